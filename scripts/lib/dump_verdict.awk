@@ -1,0 +1,69 @@
+# Reads what DumpLogSegments --deep-iteration says about segment files and judges it.
+# The tool ends with 0 whatever it finds, so every line is either understood here or counts as damage.
+#
+#   -v expected=N   how many files must have been dumped
+#
+# Damage: a batch whose CRC is wrong, bytes that are no batch, offsets with a gap, a batch that does
+# not hold the records it claims, an exception, a file that was not reached, and a batch whose first
+# sequence number does not follow its producer's last one (a record written twice, or one missing).
+
+function damage(what) {
+  damages++
+  if (damages <= 20) print "damage: " what > "/dev/stderr"
+}
+
+# The word after NAME in the line's "name: value" pairs.
+function value_of(name, i) {
+  for (i = 1; i < NF; i++) if ($i == name ":") return $(i + 1)
+  return ""
+}
+
+function close_batch() {
+  if (batch != "" && found != claimed) damage(file ": " batch " holds " found " records, not " claimed)
+  batch = ""
+}
+
+/^Dumping / {
+  close_batch()
+  file = substr($0, 9)
+  partition = file
+  sub("/[^/]*$", "", partition)
+  files++
+  next
+}
+
+/^baseOffset: / {
+  close_batch()
+  batch = "the batch at offset " value_of("baseOffset")
+  claimed = value_of("count")
+  found = 0
+  batches++
+  records += claimed
+  if (value_of("isvalid") != "true") damage(file ": " batch " has a wrong CRC: " $0)
+  sequence = value_of("baseSequence")
+  if (value_of("producerId") >= 0 && sequence >= 0 && value_of("isControl") == "false") {
+    producer = partition SUBSEP value_of("producerId") SUBSEP value_of("producerEpoch")
+    if (producer in next_sequence && sequence != next_sequence[producer])
+      damage(file ": " batch " starts at sequence " sequence ", expected " next_sequence[producer])
+    next_sequence[producer] = (value_of("lastSequence") + 1) % 2147483648
+  }
+  next
+}
+
+/^\| offset: / {
+  found++
+  next
+}
+
+/^(Log|Snapshot) starting offset: / || /^$/ { next }
+/^log4j:WARN/ || /^\[[^]]*\] WARN / || /^(OpenJDK|SLF4J|WARNING)/ { next }
+
+{ damage((file == "" ? "" : file ": ") $0) }
+
+END {
+  close_batch()
+  if (files != expected) damage("the tool dumped " files + 0 " of " expected " files")
+  if (damages > 20) print "damage: and " damages - 20 " more" > "/dev/stderr"
+  printf "%s files=%d batches=%d records=%d\n", damages ? "DAMAGED" : "OK", files, batches, records
+  exit damages ? 1 : 0
+}
