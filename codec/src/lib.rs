@@ -1,1 +1,41 @@
-//! Kafka bytes.
+//! Kafka's bytes: records, batches, frames, messages, compression, checksums.
+//!
+//! Bytes in, bytes out. There is no I/O here, no clock and no unsafe code, and without cargo
+//! features nothing but `core` and `alloc`. What writes trusts its caller (the sizes are computed
+//! first, by the functions next to it); what reads trusts nobody: every length and count from the
+//! network is checked against the bytes that are really there before memory is taken for it, and
+//! nothing that can be received makes it panic.
+//!
+//! | feature | gives |
+//! |---|---|
+//! | `std` | implied by the compressors |
+//! | `lz4`, `zstd`, `snappy`, `gzip` | the compressor of that name; all on by default |
+//!
+//! The modules, in the order in which a record meets them:
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+// Everything Kafka sends is big endian; the few fields of foreign formats say so where they are.
+#![deny(clippy::little_endian_bytes, clippy::host_endian_bytes)]
+
+extern crate alloc;
+
+/// CRC-32C, computed once over a body and combined with any header.
+pub mod checksum;
+/// Compression of batch bodies.
+pub mod compress;
+/// What can be wrong with received bytes.
+pub mod error;
+/// Messages cut out of a stream of bytes.
+pub mod frame;
+/// The messages themselves.
+pub mod kafka;
+/// Variable-length integers.
+pub mod primitives;
+/// Checked reading of what the network sent.
+pub mod reader;
+/// One record, as it lies in a batch.
+pub mod record;
+/// The header in front of a batch's records.
+pub mod record_batch;
+/// Writing of messages, with lengths that are patched in afterwards.
+pub mod writer;

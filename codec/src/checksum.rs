@@ -1,0 +1,140 @@
+//! CRC-32C, computed once over a body and combined with any header.
+//!
+//! A record batch's CRC covers its header from the attributes on and its body. The header is
+//! written for each attempt (the producer epoch and the sequence may change), the body is fixed
+//! once. So the body's share is kept as a [`BodyDigest`], and [`BodyDigest::after`] puts another
+//! header in front of it without reading the body again.
+//!
+//! How: a CRC is a remainder of polynomials over GF(2). Appending `n` bytes multiplies what came
+//! before by x^(8n), so crc(A‖B) = crc(A)·x^(8·len B) + crc(B), modulo the polynomial. The powers
+//! come from a table with one entry for each hexadecimal digit of the length, so a body below
+//! 1 MiB costs at most five multiplications of 32 steps. (`crc-fast` can combine as well, but
+//! squares its matrices anew each time: about a hundred times slower, see `examples` in the tests.)
+//!
+//! ```
+//! use ringpost_codec::checksum::{crc32c, BodyDigest};
+//! let mut body = BodyDigest::new();
+//! body.update(b"45");
+//! body.update(b"6789");
+//! assert_eq!(body.after(crc32c(b"123")), crc32c(b"123456789"));
+//! assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+//! ```
+
+use crc_fast::{CrcAlgorithm, Digest};
+
+/// The CRC-32C (Castagnoli) of some bytes.
+#[inline]
+#[must_use]
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::crc32_iscsi(bytes)
+}
+
+/// The CRC-32C of a body that comes in pieces, and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BodyDigest {
+    /// The CRC of the bytes so far.
+    pub crc: u32,
+    /// How many there were.
+    pub len: usize,
+}
+
+impl BodyDigest {
+    /// Of no bytes.
+    #[inline]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { crc: 0, len: 0 }
+    }
+
+    /// Of these bytes.
+    #[inline]
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self {
+            crc: crc32c(bytes),
+            len: bytes.len(),
+        }
+    }
+
+    /// Adds the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.crc = if self.len == 0 {
+            crc32c(bytes)
+        } else {
+            // The register is the CRC before its last inversion.
+            let register = u64::from(!self.crc);
+            let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, register);
+            digest.update(bytes);
+            low32(digest.finalize())
+        };
+        self.len += bytes.len();
+    }
+
+    /// The CRC of bytes whose own is `crc`, followed by these.
+    #[must_use]
+    pub fn after(&self, crc: u32) -> u32 {
+        let mut shifted = crc;
+        let mut len = self.len;
+        let mut digit = 0;
+        while len != 0 && shifted != 0 {
+            if len & 0xf != 0 {
+                shifted = multiply(shifted, POWERS[digit][len & 0xf]);
+            }
+            len >>= 4;
+            digit += 1;
+        }
+        shifted ^ self.crc
+    }
+}
+
+/// The polynomial, lowest power in the highest bit (as CRC-32C reflects).
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+
+/// One, in that order of bits.
+const ONE: u32 = 1 << 31;
+
+/// The product of two polynomials modulo [`POLYNOMIAL`]. Without branches on the operands' bits:
+/// they are as good as random.
+const fn multiply(a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    let mut bit = 0;
+    while bit < 32 {
+        let has_power = ((a << bit).cast_signed() >> 31).cast_unsigned();
+        product ^= b & has_power;
+        // Times x.
+        b = (b >> 1) ^ (POLYNOMIAL & (b & 1).wrapping_neg());
+        bit += 1;
+    }
+    product
+}
+
+/// How many hexadecimal digits a length has.
+const DIGITS: usize = (usize::BITS / 4) as usize;
+
+/// `POWERS[k][d]` is x^(8·d·16^k).
+static POWERS: [[u32; 16]; DIGITS] = powers();
+
+const fn powers() -> [[u32; 16]; DIGITS] {
+    let mut powers = [[ONE; 16]; DIGITS];
+    // x^8: one byte.
+    let mut step = ONE >> 8;
+    let mut digit = 0;
+    while digit < DIGITS {
+        let mut times = 1;
+        while times < 16 {
+            powers[digit][times] = multiply(powers[digit][times - 1], step);
+            times += 1;
+        }
+        step = multiply(powers[digit][15], step);
+        digit += 1;
+    }
+    powers
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a 32-bit CRC in a 64-bit register"
+)]
+const fn low32(crc: u64) -> u32 {
+    crc as u32
+}
