@@ -9,7 +9,11 @@
 //! before by x^(8n), so crc(A‖B) = crc(A)·x^(8·len B) + crc(B), modulo the polynomial. The powers
 //! come from a table with one entry for each hexadecimal digit of the length, so a body below
 //! 1 MiB costs at most five multiplications of 32 steps. (`crc-fast` can combine as well, but
-//! squares its matrices anew each time: about a hundred times slower, see `examples` in the tests.)
+//! squares its matrices anew each time, which takes longer than reading the body would.)
+//!
+//! With the feature `std` the bytes are read by `crc-fast`, which uses the CPU's carry-less
+//! multiplication. Without it (the core's own build, small targets) a table of 4 KiB does; that is
+//! right, but slow, and never what a producer runs with.
 //!
 //! ```
 //! use ringpost_codec::checksum::{crc32c, BodyDigest};
@@ -20,13 +24,29 @@
 //! assert_eq!(crc32c(b"123456789"), 0xe306_9283);
 //! ```
 
-use crc_fast::{CrcAlgorithm, Digest};
-
 /// The CRC-32C (Castagnoli) of some bytes.
 #[inline]
 #[must_use]
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
+    #[cfg(feature = "std")]
+    return crc_fast::crc32_iscsi(bytes);
+    #[cfg(not(feature = "std"))]
+    return table::extend(0, bytes);
+}
+
+/// The CRC-32C of bytes whose own is `crc`, followed by `bytes`.
+fn extend(crc: u32, bytes: &[u8]) -> u32 {
+    #[cfg(feature = "std")]
+    {
+        // The register is the CRC before its last inversion.
+        let register = u64::from(!crc);
+        let mut digest =
+            crc_fast::Digest::new_with_init_state(crc_fast::CrcAlgorithm::Crc32Iscsi, register);
+        digest.update(bytes);
+        low32(digest.finalize())
+    }
+    #[cfg(not(feature = "std"))]
+    return table::extend(crc, bytes);
 }
 
 /// The CRC-32C of a body that comes in pieces, and its length.
@@ -61,11 +81,7 @@ impl BodyDigest {
         self.crc = if self.len == 0 {
             crc32c(bytes)
         } else {
-            // The register is the CRC before its last inversion.
-            let register = u64::from(!self.crc);
-            let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, register);
-            digest.update(bytes);
-            low32(digest.finalize())
+            extend(self.crc, bytes)
         };
         self.len += bytes.len();
     }
@@ -131,10 +147,63 @@ const fn powers() -> [[u32; 16]; DIGITS] {
     powers
 }
 
+#[cfg(feature = "std")]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "a 32-bit CRC in a 64-bit register"
 )]
 const fn low32(crc: u64) -> u32 {
     crc as u32
+}
+
+/// Four bytes at a time, by table.
+#[cfg(any(not(feature = "std"), test))]
+mod table {
+    /// `TABLES[k][byte]`: what `byte` becomes with `k` zero bytes behind it.
+    static TABLES: [[u32; 256]; 4] = tables();
+
+    const fn tables() -> [[u32; 256]; 4] {
+        let mut tables = [[0; 256]; 4];
+        let mut byte = 0;
+        while byte < 256 {
+            let mut crc = 0;
+            let mut bit = 0;
+            // One bit of the byte after the other, the lowest first.
+            while bit < 8 {
+                crc ^= (byte as u32 >> bit) & 1;
+                crc = (crc >> 1) ^ (super::POLYNOMIAL & (crc & 1).wrapping_neg());
+                bit += 1;
+            }
+            tables[0][byte] = crc;
+            byte += 1;
+        }
+        let mut zeros = 1;
+        while zeros < 4 {
+            let mut byte = 0;
+            while byte < 256 {
+                let crc = tables[zeros - 1][byte];
+                tables[zeros][byte] = (crc >> 8) ^ tables[0][(crc & 0xff) as usize];
+                byte += 1;
+            }
+            zeros += 1;
+        }
+        tables
+    }
+
+    pub(super) fn extend(crc: u32, bytes: &[u8]) -> u32 {
+        let mut register = !crc;
+        let (words, rest) = bytes.as_chunks::<4>();
+        for word in words {
+            let [r3, r2, r1, r0] = register.to_be_bytes();
+            register = TABLES[3][usize::from(r0 ^ word[0])]
+                ^ TABLES[2][usize::from(r1 ^ word[1])]
+                ^ TABLES[1][usize::from(r2 ^ word[2])]
+                ^ TABLES[0][usize::from(r3 ^ word[3])];
+        }
+        for byte in rest {
+            let [_, _, _, low] = register.to_be_bytes();
+            register = (register >> 8) ^ TABLES[0][usize::from(low ^ byte)];
+        }
+        !register
+    }
 }
