@@ -26,6 +26,25 @@
 //!   driver has then shut it down by itself and the slot may be connected again under a new
 //!   generation (late completions of the old one are recognised and dropped).
 //! - Dropping a driver closes everything and waits for the kernel to let go of every frame.
+//! - A wait may end early with nothing reported (a signal, a completion only the driver cares
+//!   about): the caller looks at its clock and turns again.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `choice` | which driver to take, and why |
+//! | `ring/` | io_uring, Linux 6.1 and newer: one kernel entry per turn |
+//! | `epoll` | the fallback where io_uring is refused |
+//! | `socket`, `outgoing`, `waker` | what both share: a socket, a frame on its way, the eventfd |
+//! | `conformance` | the contract as tests, run against every driver |
+
+mod choice;
+#[cfg(test)]
+mod conformance;
+mod epoll;
+mod outgoing;
+mod ring;
+mod socket;
+mod waker;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +52,11 @@ use std::time::Duration;
 
 use ringpost_core::connection::ConnId;
 use ringpost_memory::Piece;
+
+pub use choice::{ChosenDriver, DriverChoice, DriverKind, UnknownDriver};
+pub use epoll::EpollDriver;
+pub use ring::{RingDriver, RingRefused, probe_ring};
+pub use waker::Waker;
 
 /// What a driver sends: pieces that go on the wire one after the other. The vector is handed back
 /// through [`Events::released`], to be filled again.
@@ -84,6 +108,8 @@ pub trait Driver {
     /// Starts a connection. `conn` must not be in use.
     fn connect(&mut self, conn: ConnId, addr: SocketAddr, options: &SocketOptions);
     /// Sends a frame (not empty, no empty pieces). The connection must be open and without a frame.
+    /// If it ended in a way its owner was already told of, the frame comes straight back through
+    /// [`Events::released`].
     fn send(&mut self, conn: ConnId, frame: Frame);
     /// Ends a connection at once, whatever its state. Unknown connections are ignored: the peer may
     /// have been faster.

@@ -1,0 +1,1 @@
+//! The contract as tests, run against every driver.

@@ -1,0 +1,575 @@
+//! The driver on io_uring: what a turn asks of the kernel goes through shared memory, and one
+//! system call submits it all, sleeps, and brings the completions.
+//!
+//! Per connection at most four operations are with the kernel: the connect; one `SENDMSG` (two
+//! could interleave their bytes); a multishot receive for the connection's whole life; and, at its
+//! end, the cancellation of the others.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `queue` | the io_uring itself: push, enter, next |
+//! | `tag` | the names of operations |
+//! | `connection` | a connection and what the kernel holds of it |
+//! | `buffers` | what is received lands here |
+//! | `probe` | whether the kernel grants all this |
+//!
+//! Needs Linux 6.1. Not `Send`: the kernel insists on one thread from setup to the end.
+
+mod buffers;
+mod connection;
+mod probe;
+mod queue;
+mod tag;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd};
+use io_uring::{cqueue, opcode};
+use ringpost_core::connection::ConnId;
+
+pub use probe::{RingRefused, probe_ring};
+
+use super::outgoing::{Outgoing, Progress};
+use super::socket::{self, Blocking, RawAddress};
+use super::{Driver, DriverCounters, Events, Frame, SocketOptions, Wait, Waker};
+use buffers::ReceiveBuffers;
+use connection::{Life, Table};
+use queue::{Queue, Sleep};
+use tag::{Kind, Tag};
+
+/// Receive buffers of 4 KiB: enough for what all brokers of a cluster answer between two turns.
+const RECEIVE_BUFFERS: u16 = 128;
+
+/// The largest send that is expected to complete while it is submitted: it fits the smallest send
+/// buffer a connected socket has by default.
+const AT_ONCE_BYTES_MAX: usize = 32 * 1024;
+
+/// How long a turn at most sleeps on sends that were expected to complete at once and did not, when
+/// something else is there to report.
+const SETTLE: Duration = Duration::from_micros(250);
+
+/// The io_uring driver. See the module's doc.
+pub struct RingDriver {
+    // Dropped in this order: the ring before what it may point to.
+    queue: Queue,
+    buffers: ReceiveBuffers,
+    connections: Table,
+    waker: Waker,
+    waker_armed: bool,
+    /// What is to be reported by the next turn and has no completion of its own.
+    pending: VecDeque<Pending>,
+    frames: usize,
+    /// The send operations queued since the last visit to the kernel.
+    queued_sends: QueuedSends,
+    counters: DriverCounters,
+}
+
+/// An event that came up outside of [`Driver::turn`].
+enum Pending {
+    ConnectFailed(ConnId, io::Error),
+    Released(ConnId, Frame),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct QueuedSends {
+    /// Small ones, on sockets that took the last one whole.
+    at_once: u32,
+    /// Others.
+    doubtful: u32,
+}
+
+impl RingDriver {
+    /// Sets up a ring for the calling thread.
+    pub fn new() -> Result<Self, RingRefused> {
+        Self::with_receive_buffers(RECEIVE_BUFFERS)
+    }
+
+    fn with_receive_buffers(count: u16) -> Result<Self, RingRefused> {
+        let queue = Queue::new().map_err(|error| RingRefused::at("setup", &error))?;
+        let buffers = ReceiveBuffers::new(&queue, count)
+            .map_err(|error| RingRefused::at("receive buffers", &error))?;
+        let waker = Waker::new().map_err(|error| RingRefused::at("eventfd", &error))?;
+        Ok(Self {
+            queue,
+            buffers,
+            connections: Table::default(),
+            waker,
+            waker_armed: false,
+            pending: VecDeque::new(),
+            frames: 0,
+            queued_sends: QueuedSends::default(),
+            counters: DriverCounters::default(),
+        })
+    }
+
+    // What is asked of the kernel.
+
+    fn arm_waker(&mut self) {
+        if self.waker_armed {
+            return;
+        }
+        let poll = opcode::PollAdd::new(Fd(self.waker.fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(Tag::WAKE.encode());
+        // SAFETY: a poll points to nothing, and `self.waker` keeps the descriptor open as long as
+        // the ring.
+        unsafe { self.queue.push(poll) };
+        self.waker_armed = true;
+    }
+
+    fn queue_connect(&mut self, place: u32) {
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        let (address, len) = connection.address();
+        let connect = opcode::Connect::new(Fd(connection.fd()), address, len)
+            .build()
+            .user_data(connection.tag(Kind::Connect));
+        connection.in_kernel.connect = true;
+        // SAFETY: the address lies in the connection, boxed in the table, which keeps it and the
+        // open descriptor until `in_kernel` is empty (`Table::remove` insists).
+        unsafe { self.queue.push(connect) };
+    }
+
+    fn queue_send(&mut self, place: u32) {
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        let message = connection.describe_send();
+        // MSG_NOSIGNAL: a closed peer is an error here, not a signal to a process that is not ours.
+        let send = opcode::SendMsg::new(Fd(connection.fd()), message)
+            .flags(libc::MSG_NOSIGNAL as u32)
+            .build()
+            .user_data(connection.tag(Kind::Send));
+        connection.in_kernel.send = true;
+        if connection.sends_at_once && connection.asked <= AT_ONCE_BYTES_MAX {
+            self.queued_sends.at_once += 1;
+        } else {
+            self.queued_sends.doubtful += 1;
+        }
+        self.counters.sends += 1;
+        // SAFETY: the message and its iovecs lie in the connection, boxed in the table, and are
+        // written by `describe_send` only, which insists that no send is in the kernel. The bytes
+        // belong to the connection's frame, which `outgoing` holds until this send's completion
+        // (`on_sent`). The table keeps all of it until `in_kernel` is empty.
+        unsafe { self.queue.push(send) };
+    }
+
+    fn queue_receive(&mut self, place: u32) {
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        let receive = opcode::RecvMulti::new(Fd(connection.fd()), buffers::GROUP)
+            .build()
+            .user_data(connection.tag(Kind::Receive));
+        connection.in_kernel.receive = true;
+        // SAFETY: it points to nothing of the connection; the buffers it will pick live as long as
+        // the ring.
+        unsafe { self.queue.push(receive) };
+    }
+
+    fn queue_cancel(&mut self, place: u32) {
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        let cancel = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(connection.fd())).all())
+            .build()
+            .user_data(connection.tag(Kind::Cancel));
+        connection.in_kernel.cancel = true;
+        // SAFETY: a cancellation points to nothing; the descriptor stays open, so its number stays
+        // this connection's, until `in_kernel` is empty.
+        unsafe { self.queue.push(cancel) };
+    }
+
+    // The end of a connection.
+
+    /// The shard knows the connection no longer. It lives on until the kernel is done with it.
+    fn abandon(&mut self, place: u32) {
+        self.connections.abandon(place);
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        if !connection.in_kernel.is_empty() {
+            // Closing a descriptor cancels nothing. The shutdown tells the peer and ends what waits
+            // for the network, the cancellation what waits for anything else.
+            socket::shut_down(connection.socket());
+            self.queue_cancel(place);
+        }
+        self.bury(place);
+    }
+
+    /// Lets an abandoned connection go, if the kernel has.
+    fn bury(&mut self, place: u32) {
+        let Some(connection) = self.connections.get(place) else {
+            return;
+        };
+        if connection.life != Life::Abandoned || !connection.in_kernel.is_empty() {
+            return;
+        }
+        let id = connection.id;
+        if let Some(outgoing) = connection.outgoing.take() {
+            self.frames -= 1;
+            self.pending
+                .push_back(Pending::Released(id, outgoing.into_frame()));
+        }
+        // Closes the socket.
+        self.connections.remove(place);
+    }
+
+    /// The peer or the network ended it.
+    fn end<E: Events>(&mut self, place: u32, error: Option<io::Error>, events: &mut E) -> usize {
+        let Some(connection) = self.connections.get(place) else {
+            return 0;
+        };
+        let id = connection.id;
+        let error = connection.send_error.take().or(error);
+        self.abandon(place);
+        events.closed(id, error);
+        1
+    }
+
+    // What the kernel says.
+
+    fn report_pending<E: Events>(&mut self, events: &mut E) -> usize {
+        let mut reported = 0;
+        while let Some(pending) = self.pending.pop_front() {
+            match pending {
+                Pending::ConnectFailed(id, error) => events.connect_failed(id, error),
+                Pending::Released(id, frame) => events.released(id, frame),
+            }
+            reported += 1;
+        }
+        reported
+    }
+
+    fn take_completions<E: Events>(&mut self, events: &mut E) -> usize {
+        let mut reported = 0;
+        // One at a time, straight from the queue: should a callback panic, the completions after it
+        // are still there for `drop` to wait for.
+        while let Some(completion) = self.queue.next() {
+            reported += self.on_completion(&completion, events);
+        }
+        reported
+    }
+
+    fn on_completion<E: Events>(&mut self, completion: &cqueue::Entry, events: &mut E) -> usize {
+        let Some(tag) = Tag::decode(completion.user_data()) else {
+            debug_assert!(false, "a completion of nobody: {completion:?}");
+            return 0;
+        };
+        if tag.kind == Kind::Wake {
+            // Never read: edge-triggered, see `Waker`. Ended by the kernel, it is armed anew.
+            self.waker_armed &= cqueue::more(completion.flags());
+            return 0;
+        }
+        // The table keeps a connection until its last completion, so the generation always matches.
+        // Should that ever be wrong, a stranger's completion must not touch this connection.
+        match self.connections.get(tag.place) {
+            Some(connection) if connection.id.generation == tag.generation => {}
+            _ => {
+                debug_assert!(false, "a completion of a connection that is gone: {tag:?}");
+                return 0;
+            }
+        }
+        let result = completion.result();
+        match tag.kind {
+            Kind::Wake => 0,
+            Kind::Connect => self.on_connected(tag.place, result, events),
+            Kind::Send => self.on_sent(tag.place, result, events),
+            Kind::Receive => self.on_received(tag.place, result, completion.flags(), events),
+            Kind::Cancel => {
+                if let Some(connection) = self.connections.get(tag.place) {
+                    connection.in_kernel.cancel = false;
+                }
+                self.bury(tag.place);
+                0
+            }
+        }
+    }
+
+    fn on_connected<E: Events>(&mut self, place: u32, result: i32, events: &mut E) -> usize {
+        let Some(connection) = self.connections.get(place) else {
+            return 0;
+        };
+        connection.in_kernel.connect = false;
+        if connection.life == Life::Abandoned {
+            self.bury(place);
+            return 0;
+        }
+        let id = connection.id;
+        match outcome(result) {
+            Ok(_) => {
+                connection.life = Life::Open;
+                self.queue_receive(place);
+                events.connected(id);
+            }
+            Err(error) => {
+                self.abandon(place);
+                events.connect_failed(id, error);
+            }
+        }
+        1
+    }
+
+    fn on_sent<E: Events>(&mut self, place: u32, result: i32, events: &mut E) -> usize {
+        let Some(connection) = self.connections.get(place) else {
+            return 0;
+        };
+        connection.in_kernel.send = false;
+        if connection.life == Life::Abandoned {
+            self.bury(place);
+            return 0;
+        }
+        let id = connection.id;
+        let mut reported = 0;
+        match outcome(result) {
+            Ok(bytes) if bytes > 0 => {
+                connection.sends_at_once = bytes == connection.asked;
+                let progress = match &mut connection.outgoing {
+                    Some(outgoing) => outgoing.advance(bytes),
+                    None => Progress::Done,
+                };
+                self.counters.bytes_sent += bytes as u64;
+                if progress == Progress::Left {
+                    self.queue_send(place);
+                    events.sent(id, bytes);
+                    return 1;
+                }
+                events.sent(id, bytes);
+                reported += 1;
+            }
+            // The kernel polls a few times only before it gives up with EAGAIN.
+            Err(error) if is_passing(&error) => {
+                connection.sends_at_once = false;
+                self.queue_send(place);
+                return 0;
+            }
+            failed => {
+                // What the peer said before it left is still to be received; the shutdown makes the
+                // receive come to its end, and that ends the connection.
+                let error = failed.err();
+                connection.send_error = connection
+                    .send_error
+                    .take()
+                    .or(error)
+                    .or_else(|| Some(io::ErrorKind::WriteZero.into()));
+                socket::shut_down(connection.socket());
+            }
+        }
+        if let Some(outgoing) = self
+            .connections
+            .get(place)
+            .and_then(|connection| connection.outgoing.take())
+        {
+            self.frames -= 1;
+            events.released(id, outgoing.into_frame());
+            reported += 1;
+        }
+        reported
+    }
+
+    fn on_received<E: Events>(
+        &mut self,
+        place: u32,
+        result: i32,
+        flags: u32,
+        events: &mut E,
+    ) -> usize {
+        let Some(connection) = self.connections.get(place) else {
+            return 0;
+        };
+        let ended = !cqueue::more(flags);
+        if ended {
+            connection.in_kernel.receive = false;
+        }
+        let id = connection.id;
+        let life = connection.life;
+        let outcome = outcome(result);
+
+        let mut reported = 0;
+        if let Some(buffer) = cqueue::buffer_select(flags) {
+            if let (Life::Open, Ok(len @ 1..)) = (life, &outcome) {
+                self.counters.bytes_received += *len as u64;
+                events.received(id, self.buffers.bytes(buffer, *len));
+                reported += 1;
+            }
+            self.buffers.recycle(buffer);
+        }
+        if life == Life::Abandoned {
+            self.bury(place);
+            return reported;
+        }
+        reported
+            + match outcome {
+                Ok(0) => self.end(place, None, events),
+                Ok(_) => {
+                    if ended {
+                        self.queue_receive(place);
+                    }
+                    0
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.counters.receive_buffers_exhausted += 1;
+                    self.queue_receive(place);
+                    0
+                }
+                Err(error) if is_passing(&error) => {
+                    self.queue_receive(place);
+                    0
+                }
+                Err(error) => self.end(place, Some(error), events),
+            }
+    }
+
+    /// How to sleep so that one visit to the kernel does, if it can.
+    ///
+    /// A send that completes while it is submitted would end a wait for one completion at once, and
+    /// the answer would cost a second visit. So the wait is for the expected completions of such
+    /// sends *and* one more. Should one of them not complete at once after all, what else there is
+    /// to report waits for at most [`SETTLE`].
+    fn sleep(&self, at_most: Option<Duration>) -> Sleep {
+        let QueuedSends { at_once, doubtful } = self.queued_sends;
+        if at_once > 0 && doubtful == 0 && self.queue.can_settle() {
+            Sleep {
+                completions: 1 + at_once,
+                settle: Some(SETTLE),
+                at_most,
+            }
+        } else {
+            Sleep {
+                completions: 1,
+                settle: None,
+                at_most,
+            }
+        }
+    }
+}
+
+impl Driver for RingDriver {
+    fn connect(&mut self, conn: ConnId, addr: SocketAddr, options: &SocketOptions) {
+        match socket::open(&addr, options, Blocking::Yes) {
+            Ok(socket) => {
+                let place = self
+                    .connections
+                    .insert(conn, socket, RawAddress::new(&addr));
+                self.queue_connect(place);
+            }
+            Err(error) => self.pending.push_back(Pending::ConnectFailed(conn, error)),
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, frame: Frame) {
+        let Some(place) = self.connections.by_id(conn) else {
+            self.pending.push_back(Pending::Released(conn, frame));
+            return;
+        };
+        if let Some(connection) = self.connections.get(place) {
+            assert!(
+                connection.life == Life::Open && connection.outgoing.is_none(),
+                "{conn:?} cannot take a frame"
+            );
+            connection.outgoing = Some(Outgoing::new(frame));
+            self.frames += 1;
+        }
+        self.queue_send(place);
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        if let Some(place) = self.connections.by_id(conn) {
+            self.abandon(place);
+        } else {
+            self.pending
+                .retain(|pending| !matches!(pending, Pending::ConnectFailed(id, _) if *id == conn));
+        }
+    }
+
+    fn turn<E: Events>(&mut self, wait: Wait, events: &mut E) -> io::Result<usize> {
+        self.arm_waker();
+        let mut reported = self.report_pending(events);
+
+        let at_most = match wait {
+            _ if reported > 0 || self.queue.has_completions() => Some(Duration::ZERO),
+            Wait::No => Some(Duration::ZERO),
+            Wait::For(duration) => Some(duration),
+            Wait::Forever => None,
+        };
+        if at_most != Some(Duration::ZERO) {
+            let sleep = self.sleep(at_most);
+            self.queue.enter(Some(sleep))?;
+        } else if !self.queue.nothing_to_enter_for() {
+            self.queue.enter(None)?;
+        }
+        self.queued_sends = QueuedSends::default();
+
+        reported += self.take_completions(events);
+        reported += self.report_pending(events);
+        Ok(reported)
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn frames_in_kernel(&self) -> usize {
+        self.frames
+    }
+
+    fn counters(&self) -> DriverCounters {
+        DriverCounters {
+            kernel_entries: self.queue.kernel_entries(),
+            ..self.counters
+        }
+    }
+}
+
+impl Drop for RingDriver {
+    /// Ends every connection and waits until the kernel holds nothing of ours.
+    fn drop(&mut self) {
+        for place in 0..self.connections.places() {
+            match self.connections.get(place) {
+                Some(connection) if connection.life != Life::Abandoned => self.abandon(place),
+                _ => {}
+            }
+        }
+        let one = Sleep {
+            completions: 1,
+            settle: None,
+            at_most: None,
+        };
+        self.take_completions(&mut Unheard);
+        while !self.connections.is_empty() {
+            if self.queue.enter(Some(one)).is_err() {
+                // The kernel cannot be asked any more. Memory it may read must not be reused.
+                self.connections.leak();
+                return;
+            }
+            self.take_completions(&mut Unheard);
+        }
+    }
+}
+
+/// Takes the last events of a driver nobody listens to any more.
+struct Unheard;
+
+impl Events for Unheard {
+    fn connected(&mut self, _: ConnId) {}
+    fn connect_failed(&mut self, _: ConnId, _: io::Error) {}
+    fn sent(&mut self, _: ConnId, _: usize) {}
+    fn released(&mut self, _: ConnId, _: Frame) {}
+    fn received(&mut self, _: ConnId, _: &[u8]) {}
+    fn closed(&mut self, _: ConnId, _: Option<io::Error>) {}
+}
+
+/// A completion's result: a count, or an error number below zero.
+fn outcome(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()))
+}
+
+/// Whether the same operation may simply be asked for again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR))
+}
