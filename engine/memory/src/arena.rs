@@ -63,6 +63,7 @@ impl Arena {
     ///
     /// # Safety
     /// For as long as the slice lives, the caller holds `block` and nobody writes to it.
+    #[inline]
     pub(crate) unsafe fn bytes(&self, block: Block) -> &[u8] {
         let (offset, len) = (block.offset(), block.len());
         assert!(offset + len <= self.len, "a block outside of the arena");
@@ -83,6 +84,7 @@ impl Arena {
         clippy::mut_from_ref,
         reason = "an arena is shared by the owners of its blocks; the caller owns this one alone"
     )]
+    #[inline]
     pub(crate) unsafe fn bytes_mut(&self, block: Block) -> &mut [u8] {
         let (offset, len) = (block.offset(), block.len());
         assert!(offset + len <= self.len, "a block outside of the arena");

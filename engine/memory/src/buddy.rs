@@ -40,20 +40,24 @@ impl Block {
     }
 
     /// Its first page.
+    #[inline]
     pub(crate) fn page(self) -> u32 {
         self.0 >> CLASS_BITS
     }
 
+    #[inline]
     pub(crate) fn class(self) -> u8 {
         (self.0 & ((1 << CLASS_BITS) - 1)) as u8
     }
 
     /// Where it starts in the arena, in bytes.
+    #[inline]
     pub(crate) fn offset(self) -> usize {
         (self.page() as usize) << PAGE_SHIFT
     }
 
     /// How long it is, in bytes.
+    #[inline]
     pub(crate) fn len(self) -> usize {
         class_bytes(self.class())
     }
@@ -67,6 +71,7 @@ impl Block {
 }
 
 /// The size of a class in bytes.
+#[inline]
 pub(crate) fn class_bytes(class: u8) -> usize {
     1 << (PAGE_SHIFT + u32::from(class))
 }
@@ -124,7 +129,7 @@ impl Buddy {
     }
 
     /// Checks everything the module's doc promises. Slow: for tests.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn invariants(&self) {
         use std::collections::BTreeSet;
         let mut listed = BTreeSet::new();
@@ -181,14 +186,14 @@ impl Buddy {
     }
 
     /// The sum of the blocks handed out. For tests.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn bytes_used(&self) -> usize {
         let used = self.tags.iter().filter(|&tag| tag & USED != 0);
         used.map(|tag| class_bytes(tag & 0x3f)).sum()
     }
 
     /// How many pages were ever handed out, at most. For tests of the order of reuse.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn frontier(&self) -> u32 {
         self.frontier
     }

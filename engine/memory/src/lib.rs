@@ -45,7 +45,7 @@
 //! loom:
 //!
 //! ```text
-//! RUSTFLAGS="--cfg loom" cargo test -p ringpost-memory --release --lib loom
+//! RUSTFLAGS="--cfg loom" cargo test -p ringpost-memory --release --lib
 //! ```
 //!
 //! The cargo feature `poison` overwrites memory with `0xDD` on its way back to the pool, so that a
@@ -59,6 +59,10 @@ compile_error!(
 
 mod arena;
 mod buddy;
+#[cfg(all(test, loom))]
+mod interleavings;
+#[cfg(all(test, not(loom)))]
+mod model;
 mod piece;
 mod pool;
 mod segment;

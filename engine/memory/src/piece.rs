@@ -47,6 +47,7 @@ impl Piece {
 
     /// The bytes.
     #[must_use]
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             Held::Segment {
@@ -60,6 +61,7 @@ impl Piece {
 
     /// How many bytes.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         match &self.0 {
             Held::Segment { start, end, .. } => (end - start) as usize,
@@ -69,6 +71,7 @@ impl Piece {
 
     /// Whether there are none.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -78,6 +81,7 @@ impl Piece {
     /// # Panics
     /// When the range does not lie inside.
     #[must_use]
+    #[inline]
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(
             range.start <= range.end && range.end <= self.len(),
@@ -170,5 +174,76 @@ struct Charged {
 impl AsRef<[u8]> for Charged {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::pool::Pool;
+
+    fn hello(pool: &Pool) -> Piece {
+        let mut segment = pool.try_take(11).expect("free");
+        segment.spare_mut()[..11].copy_from_slice(b"hello world");
+        segment.commit(11);
+        Piece::from(segment.freeze())
+    }
+
+    #[test]
+    fn slices_of_slices_hold_the_segment() {
+        let pool = Pool::new(4096, 4096).expect("a pool");
+        let piece = hello(&pool);
+        let world = piece.slice(6..11);
+        let or = world.slice(1..3);
+        assert_eq!(
+            (world.bytes(), or.bytes(), or.len()),
+            (&b"world"[..], &b"or"[..], 2)
+        );
+        assert!(or.slice(2..2).is_empty());
+        drop((piece, world));
+        assert_eq!(pool.in_use(), 4096);
+        drop(or);
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    #[test]
+    fn shared_bytes_are_charged_until_the_last_slice_goes() {
+        let pool = Pool::new(65536, 4096).expect("a pool");
+        let charge = pool.try_charge(50_000).expect("free");
+        let piece = Piece::shared(Bytes::from(vec![9; 50_000]), charge);
+        assert!(pool.try_charge(20_000).is_none(), "over budget");
+        let tail = piece.slice(49_990..50_000);
+        drop(piece);
+        assert_eq!(pool.in_use(), 50_000);
+        assert_eq!(tail.bytes(), [9; 10]);
+        let tail = tail.try_into_mut().expect_err("not ours to write");
+        drop(tail);
+        assert_eq!(pool.in_use(), 0);
+        assert_eq!(Piece::uncharged(Bytes::from_static(b"x")).bytes(), b"x");
+        pool.invariants();
+    }
+
+    #[test]
+    fn the_front_of_a_segment_can_be_written_again() {
+        let pool = Pool::new(4096, 4096).expect("a pool");
+        let piece = hello(&pool);
+        let front = piece.slice(0..5);
+        let front = front.try_into_mut().expect_err("`piece` holds it too");
+        drop(piece);
+        let mut owned = front.try_into_mut().expect("the only holder");
+        assert_eq!(owned.filled(), b"hello");
+        assert_eq!(owned.spare_mut().len(), 4091);
+        let middle = Piece::from(owned.freeze()).slice(1..3);
+        let middle = middle
+            .try_into_mut()
+            .expect_err("does not start at the front");
+        assert_eq!(middle.bytes(), b"el");
+    }
+
+    #[test]
+    #[should_panic(expected = "slice 3..12 of a piece of 11 bytes")]
+    fn slicing_beyond_the_end_is_refused() {
+        let pool = Pool::new(4096, 4096).expect("a pool");
+        let _ = hello(&pool).slice(3..12);
     }
 }

@@ -266,7 +266,7 @@ impl Pool {
     }
 
     /// Checks the promises of the module's doc; slow. Returns slots of waiters: existing, in use.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn invariants(&self) -> (usize, usize) {
         self.shared.invariants()
     }
@@ -274,7 +274,7 @@ impl Pool {
 
 impl Shared {
     /// See [`Pool::invariants`].
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     fn invariants(&self) -> (usize, usize) {
         let state = self.lock();
         state.buddy.invariants();
@@ -454,5 +454,82 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.shared.give_back(&Grant::Charge(self.bytes));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_sizes_it_cannot_serve() {
+        for (budget, largest) in [(0, 4096), (4095, 4096), (1 << 20, (1 << 30) + 1)] {
+            let error = Pool::new(budget, largest).expect_err("refused");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+        assert!(Pool::new(usize::MAX, 4096).is_err());
+    }
+
+    #[test]
+    fn the_budget_counts_classes_and_charges() {
+        let pool = Pool::new(20_000, 16384).expect("a pool");
+        assert_eq!((pool.budget(), pool.segment_bytes_max()), (20_000, 16384));
+        let large = pool.try_take(8193).expect("free");
+        assert_eq!(pool.in_use(), 16384);
+        assert!(
+            pool.try_take(1).is_none(),
+            "the arena has room, the budget has not"
+        );
+        let charge = pool.try_charge(3616).expect("free");
+        assert_eq!((pool.in_use(), charge.bytes()), (20_000, 3616));
+        assert!(pool.try_charge(1).is_none());
+        assert!(pool.try_charge(0).is_some());
+        drop(large);
+        drop(charge);
+        assert_eq!((pool.in_use(), pool.high_water()), (0, 20_000));
+        pool.invariants();
+    }
+
+    #[test]
+    fn a_budget_below_the_largest_segment_limits_it() {
+        let pool = Pool::new(100_000, 1 << 20).expect("a pool");
+        assert_eq!(pool.segment_bytes_max(), 65536);
+        assert!(pool.try_take(65537).is_none());
+        assert_eq!(pool.try_take(65536).expect("free").capacity(), 65536);
+        pool.invariants();
+    }
+
+    #[test]
+    fn any_mix_of_sizes_leaves_room_for_the_largest() {
+        let pool = Pool::new(1 << 20, 1 << 18).expect("a pool");
+        let mut held: Vec<_> = (0..64)
+            .map(|i| pool.try_take(4096 << (i % 3)).expect("free"))
+            .collect();
+        pool.invariants();
+        // Every second one first, so that neighbours merge late.
+        let mut second = false;
+        held.retain(|_| {
+            second = !second;
+            second
+        });
+        pool.invariants();
+        held.clear();
+        let all: Vec<_> = std::iter::from_fn(|| pool.try_take(1 << 18)).collect();
+        assert_eq!(all.len(), 4);
+        pool.invariants();
+    }
+
+    #[test]
+    fn memory_in_use_again_and_again_stays_on_few_pages() {
+        let pool = Pool::new(64 << 20, 1 << 20).expect("a pool");
+        let mut places = std::collections::BTreeSet::new();
+        for _ in 0..1000 {
+            // A batch's chain: 4, 8, 16, 32, 64 KiB.
+            let chain: Vec<_> = (0..5)
+                .map(|class| pool.try_take(4096 << class).expect("free"))
+                .collect();
+            places.extend(chain.iter().map(|segment| segment.filled().as_ptr().addr()));
+        }
+        assert_eq!(places.len(), 5);
     }
 }

@@ -49,12 +49,14 @@ impl SegmentMut {
 
     /// How many bytes it can hold.
     #[must_use]
+    #[inline]
     pub fn capacity(&self) -> usize {
         self.block.len()
     }
 
     /// The bytes written so far.
     #[must_use]
+    #[inline]
     pub fn filled(&self) -> &[u8] {
         // SAFETY: we own the block alone, and writing needs `&mut self`.
         let bytes = unsafe { self.shared.arena.bytes(self.block) };
@@ -62,6 +64,7 @@ impl SegmentMut {
     }
 
     /// The bytes written so far, to be changed in place.
+    #[inline]
     pub fn filled_mut(&mut self) -> &mut [u8] {
         let len = self.len as usize;
         &mut self.bytes_mut()[..len]
@@ -69,6 +72,7 @@ impl SegmentMut {
 
     /// The room after the bytes written so far: `capacity() - filled().len()` bytes. What it holds
     /// before it is written is unspecified: zeros, or what an earlier owner left.
+    #[inline]
     pub fn spare_mut(&mut self) -> &mut [u8] {
         let len = self.len as usize;
         &mut self.bytes_mut()[len..]
@@ -78,6 +82,7 @@ impl SegmentMut {
     ///
     /// # Panics
     /// When there are fewer.
+    #[inline]
     pub fn commit(&mut self, n: usize) {
         let room = self.capacity() - self.len as usize;
         assert!(n <= room, "{n} bytes committed where {room} fit");
@@ -93,6 +98,7 @@ impl SegmentMut {
     ///
     /// # Panics
     /// When fewer are written.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         assert!(
             len <= self.len as usize,
@@ -106,6 +112,7 @@ impl SegmentMut {
 
     /// Ends writing.
     #[must_use]
+    #[inline]
     pub fn freeze(self) -> Segment {
         // Nobody else can reach this count; whoever gets a clone later gets it from us.
         holders(&self.shared, self.block).store(1, Ordering::Relaxed);
@@ -118,6 +125,7 @@ impl SegmentMut {
         }
     }
 
+    #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: we own the block alone, and the slice borrows `self` mutably.
         unsafe { self.shared.arena.bytes_mut(self.block) }
@@ -156,6 +164,7 @@ impl Segment {
     ///
     /// # Errors
     /// The segment itself, when others hold it too.
+    #[inline]
     pub fn try_into_mut(self) -> Result<SegmentMut, Segment> {
         // Acquire pairs with the other holders' releasing decrements: their reads are over. With a
         // count of one nobody else can make it grow: cloning needs a holder, and we are it.
@@ -183,6 +192,7 @@ impl Segment {
 impl Deref for Segment {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: while `self` is a holder the block is not given back, and a frozen block has no
         // writer: `try_into_mut` gives one only to the last holder, which it consumes.
@@ -198,6 +208,7 @@ impl AsRef<[u8]> for Segment {
 }
 
 impl Clone for Segment {
+    #[inline]
     fn clone(&self) -> Self {
         // Relaxed as in `Arc`: the new holder comes from an existing one.
         let before = holders(&self.shared, self.block).fetch_add(1, Ordering::Relaxed);
@@ -244,4 +255,108 @@ impl fmt::Debug for Segment {
 /// The count of a block's holders.
 fn holders(shared: &Shared, block: Block) -> &AtomicU32 {
     &shared.holders[block.page() as usize]
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::pool::Pool;
+
+    #[test]
+    fn fills_cuts_and_freezes() {
+        let pool = Pool::new(16384, 8192).expect("a pool");
+        let mut segment = pool.try_take(5000).expect("free");
+        assert_eq!((segment.capacity(), segment.filled().len()), (8192, 0));
+        segment.spare_mut()[..6].copy_from_slice(b"record");
+        segment.commit(6);
+        assert_eq!(segment.spare_mut().len(), 8186);
+        segment.filled_mut()[0] = b'R';
+        segment.truncate(4);
+        assert_eq!(segment.filled(), b"Reco");
+        let segment = segment.freeze();
+        assert_eq!(&segment[..], b"Reco");
+        pool.invariants();
+    }
+
+    #[test]
+    fn only_the_last_holder_gives_memory_back() {
+        let pool = Pool::new(4096, 4096).expect("a pool");
+        let first = pool.try_take(1).expect("free").freeze();
+        let second = first.clone();
+        drop(first);
+        assert!(pool.try_take(1).is_none());
+        assert_eq!(pool.in_use(), 4096);
+        drop(second);
+        assert_eq!((pool.in_use(), pool.high_water()), (0, 4096));
+        assert!(pool.try_take(1).is_some());
+        pool.invariants();
+    }
+
+    #[test]
+    fn only_the_only_holder_writes_again() {
+        let pool = Pool::new(4096, 4096).expect("a pool");
+        let mut owned = pool.try_take(1).expect("free");
+        owned.commit(3);
+        let first = owned.freeze();
+        let second = first.clone();
+        let first = first.try_into_mut().expect_err("held twice");
+        drop(second);
+        let mut owned = first.try_into_mut().expect("held once");
+        assert_eq!(owned.filled().len(), 3);
+        owned.commit(4093);
+        let third = owned.freeze();
+        let fourth = third.clone();
+        drop((third, fourth));
+        assert_eq!(pool.in_use(), 0);
+        pool.invariants();
+    }
+
+    #[test]
+    fn released_memory_is_poisoned_in_tests() {
+        let pool = Pool::new(4096, 4096).expect("a pool");
+        let mut segment = pool.try_take(1).expect("free");
+        assert!(
+            segment.spare_mut().iter().all(|&byte| byte == 0),
+            "fresh memory is zero"
+        );
+        segment.spare_mut().fill(7);
+        drop(segment.freeze());
+        let mut segment = pool.try_take(1).expect("free");
+        assert!(segment.spare_mut().iter().all(|&byte| byte == 0xDD));
+    }
+
+    #[test]
+    fn segments_outlive_the_pool() {
+        let pool = Pool::new(8192, 4096).expect("a pool");
+        let mut owned = pool.try_take(1).expect("free");
+        let frozen = pool.try_take(1).expect("free").freeze();
+        let clone = frozen.clone();
+        drop(pool);
+        owned.spare_mut().fill(1);
+        drop(frozen);
+        drop(owned);
+        assert!(clone.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "5000 bytes committed where 4096 fit")]
+    fn committing_more_than_fits_is_refused() {
+        Pool::new(4096, 4096)
+            .expect("a pool")
+            .try_take(1)
+            .expect("free")
+            .commit(5000);
+    }
+
+    #[test]
+    fn they_are_small_and_may_cross_threads() {
+        fn crosses<T: Send + Sync>() {}
+        crosses::<super::SegmentMut>();
+        crosses::<super::Segment>();
+        crosses::<crate::Piece>();
+        crosses::<crate::Charge>();
+        crosses::<crate::Take>();
+        assert_eq!(size_of::<super::Segment>(), 16);
+        assert_eq!(size_of::<Option<super::SegmentMut>>(), 16);
+        assert_eq!(size_of::<Option<crate::Piece>>(), 40);
+    }
 }

@@ -56,7 +56,7 @@ impl Waiters {
     }
 
     /// Checks the lists. For tests; returns how many slots exist and how many are in use.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn invariants(&self) -> (usize, usize) {
         let (mut link, mut before, mut waiting) = (self.first, NONE, 0);
         while link != NONE {
@@ -92,15 +92,6 @@ impl Waiters {
             .count();
         assert_eq!(waiting + vacant + settled, self.slots.len());
         (self.slots.len(), waiting + settled)
-    }
-
-    /// What grants that nobody has collected yet hold. For tests.
-    #[cfg(test)]
-    pub(crate) fn uncollected(&self) -> impl Iterator<Item = &Grant> {
-        self.slots.iter().filter_map(|slot| match slot {
-            Slot::Settled(Ok(grant)) => Some(grant),
-            _ => None,
-        })
     }
 
     /// How many wait.
