@@ -164,17 +164,15 @@ mod table {
 
     const fn tables() -> [[u32; 256]; 4] {
         let mut tables = [[0; 256]; 4];
-        let mut byte = 0;
+        let mut byte = 0_u32;
         while byte < 256 {
-            let mut crc = 0;
+            let mut crc = byte;
             let mut bit = 0;
-            // One bit of the byte after the other, the lowest first.
             while bit < 8 {
-                crc ^= (byte as u32 >> bit) & 1;
                 crc = (crc >> 1) ^ (super::POLYNOMIAL & (crc & 1).wrapping_neg());
                 bit += 1;
             }
-            tables[0][byte] = crc;
+            tables[0][byte as usize] = crc;
             byte += 1;
         }
         let mut zeros = 1;

@@ -252,4 +252,14 @@ impl<'a> Writer<'a> {
             self.uvarint(0);
         }
     }
+    /// The end of a structure with one tagged field. Only the compact form has them.
+    ///
+    /// # Panics
+    /// When the field is longer than 4 GiB.
+    pub fn one_tagged_field(&mut self, tag: u32, field: &[u8]) {
+        self.uvarint(1);
+        self.uvarint(tag);
+        self.uvarint(u32::try_from(field.len()).expect("a field is far below 4 GiB"));
+        self.raw(field);
+    }
 }

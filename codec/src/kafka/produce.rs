@@ -250,6 +250,292 @@ pub fn put_request_end(out: &mut Vec<u8>, version: i16) {
     Writer::new(out).no_tagged_fields(form(version));
 }
 
+// ---- The broker's request -----------------------------------------------------------------
+
+/// A request as a broker reads it: read to its end once and found whole.
+#[derive(Debug, Clone)]
+pub struct RequestView<'a> {
+    /// Null without transactions.
+    pub transactional_id: Option<&'a str>,
+    /// 0, 1, or −1.
+    pub acks: i16,
+    /// How long the broker may wait for the replicas.
+    pub timeout_ms: i32,
+    topics: RequestTopics<'a>,
+}
+
+impl<'a> RequestView<'a> {
+    /// The topics, in order.
+    #[must_use]
+    pub fn topics(&self) -> RequestTopics<'a> {
+        self.topics.clone()
+    }
+}
+
+/// Reads the body of a request (what follows the request header) in a version of [`VERSIONS`].
+pub fn decode_request(version: i16, body: &[u8]) -> Result<RequestView<'_>, DecodeError> {
+    let form = check_version(ApiKey::PRODUCE, &VERSIONS, version)?;
+    let mut reader = Reader::new(body);
+    let transactional_id = reader.nullable_string(form, "produce.transactional_id")?;
+    let acks = reader.i16("produce.acks")?;
+    let timeout_ms = reader.i32("produce.timeout_ms")?;
+    let min_topic_len = TopicRef::min_len(version) + array_len_len(form, 0);
+    let left = reader.array_len(form, min_topic_len, "produce.topic_data")?;
+    let topics = RequestTopics {
+        version,
+        left,
+        reader,
+    };
+
+    let mut walk = topics.clone();
+    while walk.read()?.is_some() {}
+    let mut reader = walk.reader;
+    reader.skip_tagged_fields(form, "produce")?;
+    reader.finish("produce")?;
+    Ok(RequestView {
+        transactional_id,
+        acks,
+        timeout_ms,
+        topics,
+    })
+}
+
+/// One topic of a request.
+#[derive(Debug, Clone)]
+pub struct RequestTopic<'a> {
+    /// The topic.
+    pub topic: TopicRef<'a>,
+    /// Its partitions, in order.
+    pub partitions: RequestPartitions<'a>,
+}
+
+/// One partition of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestPartition<'a> {
+    /// The partition.
+    pub partition: i32,
+    /// Its batch, for [`BatchView`](crate::record_batch::BatchView).
+    pub records: Option<&'a [u8]>,
+}
+
+/// The topics of a [`RequestView`].
+#[derive(Debug, Clone)]
+pub struct RequestTopics<'a> {
+    version: i16,
+    left: usize,
+    reader: Reader<'a>,
+}
+
+impl<'a> RequestTopics<'a> {
+    fn read(&mut self) -> Result<Option<RequestTopic<'a>>, DecodeError> {
+        let Some(left) = self.left.checked_sub(1) else {
+            return Ok(None);
+        };
+        self.left = left;
+        let form = form(self.version);
+        let topic = TopicRef::read(self.version, &mut self.reader)?;
+        let min_len = 4 + array_len_len(form, 0);
+        let left = self
+            .reader
+            .array_len(form, min_len, "produce.partition_data")?;
+        let partitions = RequestPartitions {
+            form,
+            left,
+            reader: self.reader.clone(),
+        };
+        let mut walk = partitions.clone();
+        while walk.read()?.is_some() {}
+        self.reader = walk.reader;
+        self.reader.skip_tagged_fields(form, "produce.topic")?;
+        Ok(Some(RequestTopic { topic, partitions }))
+    }
+}
+
+impl<'a> Iterator for RequestTopics<'a> {
+    type Item = RequestTopic<'a>;
+
+    fn next(&mut self) -> Option<RequestTopic<'a>> {
+        // `decode_request` has read all of it once, so this does not fail.
+        self.read().ok().flatten()
+    }
+}
+
+/// The partitions of a [`RequestTopic`].
+#[derive(Debug, Clone)]
+pub struct RequestPartitions<'a> {
+    form: Form,
+    left: usize,
+    reader: Reader<'a>,
+}
+
+impl<'a> RequestPartitions<'a> {
+    /// How many are left.
+    #[must_use]
+    pub const fn count_left(&self) -> usize {
+        self.left
+    }
+
+    fn read(&mut self) -> Result<Option<RequestPartition<'a>>, DecodeError> {
+        let Some(left) = self.left.checked_sub(1) else {
+            return Ok(None);
+        };
+        self.left = left;
+        let partition = self.reader.i32("produce.partition.index")?;
+        let records = self
+            .reader
+            .nullable_bytes(self.form, "produce.partition.records")?;
+        self.reader
+            .skip_tagged_fields(self.form, "produce.partition")?;
+        Ok(Some(RequestPartition { partition, records }))
+    }
+}
+
+impl<'a> Iterator for RequestPartitions<'a> {
+    type Item = RequestPartition<'a>;
+
+    fn next(&mut self) -> Option<RequestPartition<'a>> {
+        // Read once before it was given out, so this does not fail.
+        self.read().ok().flatten()
+    }
+}
+
+// ---- The broker's response ----------------------------------------------------------------
+
+/// A response as a broker writes it. Fields that a version does not have are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Response<'a> {
+    /// What happened, topic by topic.
+    pub topics: Vec<TopicResult<'a>>,
+    /// How long the client is to leave the broker alone.
+    pub throttle_time_ms: i32,
+    /// The new leaders' addresses (v10).
+    pub node_endpoints: Vec<NodeEndpoint<'a>>,
+}
+
+/// One topic of a [`Response`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicResult<'a> {
+    /// The topic.
+    pub topic: TopicRef<'a>,
+    /// What happened, partition by partition.
+    pub partitions: Vec<PartitionResult<'a>>,
+}
+
+/// One partition of a [`Response`]; the fields are those of [`PartitionResponse`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionResult<'a> {
+    /// The partition.
+    pub partition: i32,
+    /// Whether the batch was written, or why not.
+    pub error: ErrorCode,
+    /// The first record's offset; −1 on error.
+    pub base_offset: i64,
+    /// The broker's time, where the topic uses it; else −1.
+    pub log_append_time_ms: i64,
+    /// The partition's first offset (v5).
+    pub log_start_offset: i64,
+    /// Which records were refused (v8).
+    pub record_errors: Vec<RecordError<'a>>,
+    /// Why the batch was refused (v8).
+    pub error_message: Option<&'a str>,
+    /// Who leads the partition now (v10).
+    pub current_leader: Option<CurrentLeader>,
+}
+
+impl PartitionResult<'_> {
+    /// A batch that was written.
+    #[must_use]
+    pub const fn written(partition: i32, base_offset: i64) -> Self {
+        Self {
+            partition,
+            error: ErrorCode::NONE,
+            base_offset,
+            log_append_time_ms: -1,
+            log_start_offset: 0,
+            record_errors: Vec::new(),
+            error_message: None,
+            current_leader: None,
+        }
+    }
+
+    /// A batch that was refused.
+    #[must_use]
+    pub const fn refused(partition: i32, error: ErrorCode) -> Self {
+        Self {
+            error,
+            log_start_offset: -1,
+            ..Self::written(partition, -1)
+        }
+    }
+
+    fn write(&self, version: i16, writer: &mut Writer<'_>) {
+        let form = form(version);
+        writer.i32(self.partition);
+        writer.i16(self.error.0);
+        writer.i64(self.base_offset);
+        writer.i64(self.log_append_time_ms);
+        if version >= 5 {
+            writer.i64(self.log_start_offset);
+        }
+        if version >= 8 {
+            writer.array_len(form, self.record_errors.len());
+            for error in &self.record_errors {
+                writer.i32(error.batch_index);
+                writer.nullable_string(form, error.message);
+                writer.no_tagged_fields(form);
+            }
+            writer.nullable_string(form, self.error_message);
+        }
+        match self.current_leader {
+            Some(leader) if version >= 10 => {
+                let mut field = Vec::new();
+                let mut field_writer = Writer::new(&mut field);
+                field_writer.i32(leader.leader_id);
+                field_writer.i32(leader.leader_epoch);
+                field_writer.no_tagged_fields(form);
+                writer.one_tagged_field(CURRENT_LEADER_TAG, &field);
+            }
+            _ => writer.no_tagged_fields(form),
+        }
+    }
+}
+
+impl Response<'_> {
+    /// Writes the body.
+    ///
+    /// # Panics
+    /// When a topic is named in the way of other versions.
+    pub fn write(&self, version: i16, writer: &mut Writer<'_>) -> Result<(), DecodeError> {
+        let form = check_version(ApiKey::PRODUCE, &VERSIONS, version)?;
+        writer.array_len(form, self.topics.len());
+        for topic in &self.topics {
+            topic.topic.write(version, writer);
+            writer.array_len(form, topic.partitions.len());
+            for partition in &topic.partitions {
+                partition.write(version, writer);
+            }
+            writer.no_tagged_fields(form);
+        }
+        writer.i32(self.throttle_time_ms);
+        if version < 10 || self.node_endpoints.is_empty() {
+            writer.no_tagged_fields(form);
+            return Ok(());
+        }
+        let mut field = Vec::new();
+        let mut field_writer = Writer::new(&mut field);
+        field_writer.array_len(form, self.node_endpoints.len());
+        for endpoint in &self.node_endpoints {
+            field_writer.i32(endpoint.node_id);
+            field_writer.string(form, endpoint.host);
+            field_writer.i32(endpoint.port);
+            field_writer.nullable_string(form, endpoint.rack);
+            field_writer.no_tagged_fields(form);
+        }
+        writer.one_tagged_field(NODE_ENDPOINTS_TAG, &field);
+        Ok(())
+    }
+}
+
 // ---- The client's response ----------------------------------------------------------------
 
 /// What the broker did with one partition's batch.
