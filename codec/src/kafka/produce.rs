@@ -460,7 +460,7 @@ impl PartitionResult<'_> {
 
     /// A batch that was refused.
     #[must_use]
-    pub const fn refused(partition: i32, error: ErrorCode) -> Self {
+    pub fn refused(partition: i32, error: ErrorCode) -> Self {
         Self {
             error,
             log_start_offset: -1,
