@@ -5,7 +5,7 @@
 //! written again and may have many holders, the kernel among them.
 
 /// Memory with one owner, filled from the front.
-pub trait Buffer: Sized {
+pub trait Buffer: Sized + core::fmt::Debug {
     /// What it becomes when nobody writes it any more.
     type Piece: Piece;
 
@@ -26,9 +26,11 @@ pub trait Buffer: Sized {
 }
 
 /// Bytes that never change, with any number of holders.
-pub trait Piece: Clone {
+pub trait Piece: Clone + core::fmt::Debug {
     /// The bytes.
     fn bytes(&self) -> &[u8];
+    /// A part of them, held as they are held.
+    fn slice(&self, range: core::ops::Range<usize>) -> Self;
 }
 
 /// Gives out buffers within a bound.

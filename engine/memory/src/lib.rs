@@ -59,6 +59,7 @@ compile_error!(
 
 mod arena;
 mod buddy;
+mod buffer;
 #[cfg(all(test, loom))]
 mod interleavings;
 #[cfg(all(test, not(loom)))]

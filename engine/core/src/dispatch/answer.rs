@@ -1,0 +1,322 @@
+//! Reading the answer to a Produce request: each batch's result, leaders that moved, throttling.
+//!
+//! An answer is read whole before any of it counts, and every result must be for a batch of the
+//! very request it answers: nothing is acknowledged that was not asked for, and a batch the broker
+//! does not mention may be stored.
+
+use alloc::format;
+use alloc::sync::Arc;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use ringpost_codec::kafka::produce::{self, PartitionResponse, ResponseView, TopicRef};
+use ringpost_codec::kafka::{ApiKey, ErrorCode, header};
+use ringpost_codec::reader::Reader;
+
+use crate::ack;
+use crate::batch_in_flight::Batch;
+use crate::buffer::Memory;
+use crate::connection::{Entry, Flight};
+use crate::dispatch::{Action, Dispatcher, Spare};
+use crate::id::{BrokerId, LaneId};
+use crate::limits;
+use crate::outcome::{Cause, Verdict, Why};
+use crate::time::Time;
+
+/// The result of one batch.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    entry: usize,
+    code: ErrorCode,
+    base_offset: i64,
+    log_append_time_ms: i64,
+    leader: Option<(BrokerId, i32)>,
+    message: Option<Arc<str>>,
+}
+
+impl<M: Memory, T> Dispatcher<M, T> {
+    /// Takes in an answer on a ready connection. `Err`: it is not what the protocol allows, and
+    /// nothing of it counts.
+    pub(super) fn answered(
+        &mut self,
+        now: Time,
+        index: usize,
+        frame: &[u8],
+    ) -> Result<(), Arc<str>> {
+        let text = |error: ringpost_codec::error::DecodeError| Arc::<str>::from(format!("{error}"));
+        let mut reader = Reader::new(frame);
+        let id = header::read_correlation_id(&mut reader).map_err(text)?;
+        let Some(flight) = self.connections[index].flights.front() else {
+            return Err("an answer to a question that was not asked".into());
+        };
+        if flight.correlation_id != id {
+            return Err(format!(
+                "an answer with correlation id {id} instead of {}",
+                flight.correlation_id
+            )
+            .into());
+        }
+        header::read_response_rest(&mut reader, ApiKey::PRODUCE, flight.version).map_err(text)?;
+        let response = produce::decode_response(flight.version, reader.rest()).map_err(text)?;
+        let mut rows = core::mem::take(&mut self.spare.rows);
+        rows.clear();
+        let matched = self.match_rows(flight, &response, &mut rows);
+        if matched.is_ok()
+            && let Some(flight) = self.connections[index].flights.pop_front()
+        {
+            self.throttled(now, index, response.throttle_time_ms);
+            self.learn_endpoints(now, &response);
+            self.apply(now, index, flight, &mut rows);
+        }
+        rows.clear();
+        self.spare.rows = rows;
+        matched
+    }
+
+    /// Finds the entry of each result. Answers mostly come in the order of the request.
+    fn match_rows(
+        &self,
+        flight: &Flight<M::Piece, T>,
+        response: &ResponseView<'_>,
+        rows: &mut alloc::vec::Vec<Row>,
+    ) -> Result<(), Arc<str>> {
+        let count = flight.entries.len();
+        let mut expected = 0;
+        for result in response.partitions() {
+            let place = (expected..count)
+                .chain(0..expected)
+                .find(|place| self.is_for(&flight.entries[*place], &result));
+            let Some(entry) = place else {
+                return Err(format!(
+                    "a result for partition {} of {:?}, which was not in the request",
+                    result.partition, result.topic
+                )
+                .into());
+            };
+            if rows.iter().any(|row| row.entry == entry) {
+                return Err(format!("two results for partition {}", result.partition).into());
+            }
+            expected = entry + 1;
+            rows.push(Row {
+                entry,
+                code: result.error,
+                base_offset: result.base_offset,
+                log_append_time_ms: result.log_append_time_ms,
+                leader: result
+                    .current_leader
+                    .filter(|hint| hint.leader_id >= 0)
+                    .map(|hint| (BrokerId(hint.leader_id), hint.leader_epoch)),
+                message: match result.error {
+                    ErrorCode::NONE => None,
+                    _ => message_of(&result),
+                },
+            });
+        }
+        Ok(())
+    }
+
+    fn is_for(&self, entry: &Entry<M::Piece, T>, result: &PartitionResponse<'_>) -> bool {
+        let Some(lane) = self.lanes[entry.lane.index()].as_ref() else {
+            return false;
+        };
+        lane.partition.0 == result.partition
+            && match result.topic {
+                TopicRef::Name(name) => *self.topics[lane.topic].name == *name,
+                TopicRef::Id(id) => entry.topic_id.0 == id,
+            }
+    }
+
+    fn throttled(&mut self, now: Time, index: usize, throttle_ms: i32) {
+        if let Ok(throttle_ms @ 1..) = u64::try_from(throttle_ms) {
+            let throttle = Duration::from_millis(throttle_ms).min(limits::THROTTLE_MAX);
+            self.connections[index].throttled_until = now + throttle;
+        }
+    }
+
+    /// Brokers named beside leaders that moved (KIP-951). Only plain addresses are taken; names are
+    /// the controller's to resolve.
+    fn learn_endpoints(&mut self, now: Time, response: &ResponseView<'_>) {
+        for endpoint in response.node_endpoints() {
+            let (Ok(ip), Ok(port)) = (
+                endpoint.host.parse::<IpAddr>(),
+                u16::try_from(endpoint.port),
+            ) else {
+                continue;
+            };
+            let id = BrokerId(endpoint.node_id);
+            if !self.brokers.iter().any(|broker| broker.id == id)
+                && self.brokers.len() < ringpost_codec::kafka::metadata::BROKERS_MAX
+            {
+                self.update_broker(now, id, &[SocketAddr::new(ip, port)]);
+            }
+        }
+    }
+
+    fn apply(
+        &mut self,
+        now: Time,
+        index: usize,
+        mut flight: Flight<M::Piece, T>,
+        rows: &mut alloc::vec::Vec<Row>,
+    ) {
+        let broker = self.connections[index].broker;
+        for row in rows.drain(..) {
+            let entry = &mut flight.entries[row.entry];
+            let lane = entry.lane;
+            if let Some(mut batch) = entry.batch.take() {
+                batch.moments.on_wire = flight.on_wire_at.unwrap_or(now);
+                self.came_back(lane);
+                self.judge(now, lane, batch, broker, row);
+                self.drained(now, lane);
+            }
+        }
+        for mut entry in flight.entries.drain(..) {
+            if let Some(mut batch) = entry.batch.take() {
+                batch.maybe_written = true;
+                self.came_back(entry.lane);
+                let what = "its answer leaves out a partition of the request".into();
+                self.retry(
+                    now,
+                    entry.lane,
+                    batch,
+                    Cause::Protocol { broker, what },
+                    false,
+                );
+                self.drained(now, entry.lane);
+            }
+        }
+        Spare::<M::Piece, T>::keep(&mut self.spare.entries, flight.entries);
+        self.watch_requests(index);
+    }
+
+    fn came_back(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes[id.index()].as_mut() {
+            lane.in_flight -= 1;
+        }
+    }
+
+    /// Does with a batch what the broker's code asks for.
+    fn judge(
+        &mut self,
+        now: Time,
+        id: LaneId,
+        mut batch: Batch<M::Piece, T>,
+        broker: BrokerId,
+        row: Row,
+    ) {
+        let cause = Cause::Broker {
+            broker,
+            code: row.code,
+            message: row.message,
+        };
+        match ack::action(row.code) {
+            ack::Action::Acked => {
+                self.progressed(id);
+                let verdict = Verdict::Acked {
+                    base_offset: (row.base_offset >= 0).then_some(row.base_offset),
+                    log_append_time_ms: (row.log_append_time_ms >= 0)
+                        .then_some(row.log_append_time_ms),
+                };
+                self.settle(id, batch, verdict);
+            }
+            ack::Action::AckedBefore => {
+                self.progressed(id);
+                self.settle(
+                    id,
+                    batch,
+                    Verdict::Acked {
+                        base_offset: None,
+                        log_append_time_ms: None,
+                    },
+                );
+            }
+            ack::Action::Retry => self.retry(now, id, batch, cause, false),
+            ack::Action::RefreshAndRetry => {
+                let moved = self.follow(now, id, row.leader);
+                if !moved {
+                    self.actions.push_back(Action::Refresh);
+                }
+                self.retry(now, id, batch, cause, moved);
+            }
+            ack::Action::RetryMaybeWritten => {
+                batch.maybe_written = true;
+                self.retry(now, id, batch, cause, false);
+            }
+            ack::Action::OutOfSequence | ack::Action::NewEpoch => {
+                self.out_of_sequence(now, id, batch, cause);
+            }
+            ack::Action::Reject => self.fail(id, batch, Why::Rejected, Some(cause)),
+            ack::Action::Unknown => {
+                batch.maybe_written = true;
+                self.fail(id, batch, Why::Rejected, Some(cause));
+            }
+        }
+    }
+
+    /// Something of the lane was stored: its back-off starts anew.
+    fn progressed(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes[id.index()].as_mut() {
+            lane.failures = 0;
+        }
+    }
+
+    /// Follows a leader hint. `true` when the lane now has another leader to try at once.
+    fn follow(&mut self, now: Time, id: LaneId, leader: Option<(BrokerId, i32)>) -> bool {
+        let Some((leader, epoch)) = leader else {
+            return false;
+        };
+        let Some(lane) = self.lanes[id.index()].as_ref() else {
+            return false;
+        };
+        if epoch <= lane.leader_epoch || !self.brokers.iter().any(|broker| broker.id == leader) {
+            return false;
+        }
+        self.assign(now, id, Some(leader), epoch);
+        true
+    }
+
+    /// The broker expects another sequence. Behind a batch that has to be tried again that is no
+    /// surprise; at the head of the line the numbers are broken.
+    fn out_of_sequence(&mut self, now: Time, id: LaneId, batch: Batch<M::Piece, T>, cause: Cause) {
+        let Some(lane) = self.lanes[id.index()].as_mut() else {
+            return;
+        };
+        let behind = lane
+            .queue
+            .front()
+            .is_some_and(|front| front.ordinal < batch.ordinal);
+        if behind && !lane.broken {
+            self.retry(now, id, batch, cause, true);
+            return;
+        }
+        lane.broken = true;
+        if batch.maybe_written {
+            // An earlier attempt may be stored although this one was refused.
+            self.fail(id, batch, Why::SequenceBroken, Some(cause));
+        } else {
+            self.retry(now, id, batch, cause, false);
+        }
+    }
+}
+
+/// The broker's words about a partition: its message, or that of the first bad record.
+fn message_of(result: &PartitionResponse<'_>) -> Option<Arc<str>> {
+    const LONGEST: usize = 500;
+    let of_record = || {
+        result
+            .record_errors
+            .clone()
+            .find_map(|record| record.message)
+    };
+    let text = result.error_message.or_else(of_record)?;
+    let end = text
+        .char_indices()
+        .map(|(at, _)| at)
+        .take_while(|at| *at <= LONGEST)
+        .last()?;
+    Some(if text.len() <= LONGEST {
+        text.into()
+    } else {
+        text[..end].into()
+    })
+}

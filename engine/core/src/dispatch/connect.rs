@@ -1,0 +1,458 @@
+//! A connection's way from wanted to ready, and what happens when it is lost.
+
+use alloc::format;
+use alloc::sync::Arc;
+use core::mem;
+
+use ringpost_codec::frame::{DeframeError, Deframer};
+use ringpost_codec::kafka::{ApiKey, produce};
+
+use crate::buffer::Memory;
+use crate::connection::{ConnId, State};
+use crate::directory::Directory;
+use crate::dispatch::{Action, Dispatcher, Spare, Supply};
+use crate::handshake::{Answer, Handshake};
+use crate::id::LaneId;
+use crate::limits;
+use crate::outcome::{Cause, Verdict, Why};
+use crate::settings::Acks;
+use crate::time::Time;
+use crate::timer::{ConnectionTimer, Timer};
+
+/// Slot 0 is the directory's, so that both can share a driver.
+const FIRST_SLOT: u16 = Directory::SLOT + 1;
+
+impl<M: Memory, T> Dispatcher<M, T> {
+    fn index_of(&self, conn: ConnId) -> Option<usize> {
+        let index = usize::from(conn.slot).checked_sub(usize::from(FIRST_SLOT))?;
+        let connection = self.connections.get(index)?;
+        (connection.generation == conn.generation).then_some(index)
+    }
+
+    pub(super) fn conn_id(&self, index: usize) -> ConnId {
+        let slot = u16::try_from(index).unwrap_or(u16::MAX);
+        ConnId {
+            slot,
+            generation: self.connections[index].generation,
+        }
+    }
+
+    /// Connects, unless that is done, under way, or has to wait.
+    pub(super) fn want_connection(&mut self, now: Time, index: usize) {
+        if !matches!(self.connections[index].state, State::Idle) {
+            return;
+        }
+        let per_broker = self.settings.connections_per_broker;
+        let addresses = &self.brokers[index / per_broker].addresses;
+        let connection = &mut self.connections[index];
+        let Some(address) = addresses
+            .get(connection.next_address % addresses.len().max(1))
+            .copied()
+        else {
+            // Its name does not resolve yet: that is the controller's to find out.
+            self.actions.push_back(Action::Refresh);
+            self.rest(now, index);
+            return;
+        };
+        connection.generation = connection.generation.wrapping_add(1);
+        connection.state = State::Connecting { address };
+        connection.deframer = Deframer::new(limits::RESPONSE_BYTES_MAX);
+        let deadline = now + self.settings.connect_timeout;
+        self.timers
+            .set(Timer::Connection(index, ConnectionTimer::Setup), deadline);
+        self.actions.push_back(Action::Connect {
+            conn: self.conn_id(index),
+            address,
+        });
+    }
+
+    /// The driver connected.
+    pub fn connected(&mut self, _now: Time, conn: ConnId) {
+        let Some(index) = self.index_of(conn) else {
+            return;
+        };
+        let connection = &mut self.connections[index];
+        let State::Connecting { address } = connection.state else {
+            return;
+        };
+        let handshake = Handshake::new(connection.ask_version, connection.correlation());
+        connection.state = State::Negotiating { address, handshake };
+        self.send_bytes(index, handshake.request(&self.settings.client_id.clone()));
+    }
+
+    fn send_bytes(&mut self, index: usize, frame: alloc::vec::Vec<u8>) {
+        let connection = &mut self.connections[index];
+        connection.frame_out = true;
+        connection.unsent = frame.len();
+        self.actions.push_back(Action::SendBytes {
+            conn: self.conn_id(index),
+            frame,
+        });
+    }
+
+    /// The driver could not connect.
+    pub fn connect_failed(&mut self, now: Time, conn: ConnId, reason: &str) {
+        let Some(index) = self.index_of(conn) else {
+            return;
+        };
+        let State::Connecting { address } = self.connections[index].state else {
+            return;
+        };
+        let broker = self.connections[index].broker;
+        self.trouble(
+            index,
+            Cause::ConnectFailed {
+                broker,
+                address,
+                reason: reason.into(),
+            },
+        );
+        self.failed(now, index);
+    }
+
+    /// The kernel took bytes of the frame.
+    pub fn sent(&mut self, now: Time, conn: ConnId, bytes: usize) {
+        let Some(index) = self.index_of(conn) else {
+            return;
+        };
+        let connection = &mut self.connections[index];
+        connection.unsent = connection.unsent.saturating_sub(bytes);
+        if connection.unsent > 0 || !matches!(connection.state, State::Ready { .. }) {
+            return;
+        }
+        if self.settings.acks == Acks::None {
+            // There will be no answer: this was all there is to know.
+            if let Some(mut flight) = self.connections[index].flights.pop_back() {
+                for mut entry in flight.entries.drain(..) {
+                    let Some(mut batch) = entry.batch.take() else {
+                        continue;
+                    };
+                    batch.moments.on_wire = now;
+                    if let Some(lane) = self.lanes[entry.lane.index()].as_mut() {
+                        lane.in_flight -= 1;
+                    }
+                    self.settle(entry.lane, batch, Verdict::Sent);
+                    self.drained(now, entry.lane);
+                }
+                Spare::<M::Piece, T>::keep(&mut self.spare.entries, flight.entries);
+                self.watch_requests(index);
+            }
+        } else if let Some(flight) = self.connections[index].flights.back_mut() {
+            flight.on_wire_at.get_or_insert(now);
+        }
+    }
+
+    /// The driver is done with a frame.
+    pub fn released(&mut self, conn: ConnId, frame: alloc::vec::Vec<M::Piece>) {
+        Spare::<M::Piece, T>::keep(&mut self.spare.frames, frame);
+        if let Some(index) = self.index_of(conn) {
+            self.connections[index].frame_out = false;
+        }
+    }
+
+    /// Bytes arrived.
+    pub fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+        let Some(index) = self.index_of(conn) else {
+            return;
+        };
+        // Out of the table while it lends frames; a connection that ends meanwhile gets a new one.
+        let mut deframer = mem::replace(&mut self.connections[index].deframer, Deframer::new(0));
+        let result = deframer.push(bytes, |frame| self.frame(now, conn, frame));
+        let Some(index) = self.index_of(conn) else {
+            return;
+        };
+        match result {
+            Ok(()) => self.connections[index].deframer = deframer,
+            Err(DeframeError::Refused(what)) => self.broke_protocol(now, index, what),
+            Err(DeframeError::Frame(error)) => {
+                let hint = match self.connections[index].state {
+                    State::Negotiating { .. } => "; is this a Kafka broker?",
+                    _ => "",
+                };
+                self.broke_protocol(now, index, format!("{error}{hint}").into());
+            }
+        }
+    }
+
+    /// One answer. `Err` when it is not what the protocol allows.
+    fn frame(&mut self, now: Time, conn: ConnId, frame: &[u8]) -> Result<(), Arc<str>> {
+        let Some(index) = self.index_of(conn) else {
+            return Ok(());
+        };
+        match self.connections[index].state {
+            State::Negotiating { handshake, .. } => self.negotiated(now, index, handshake, frame),
+            State::Ready { .. } => self.answered(now, index, frame),
+            _ => Err("bytes before a question was asked".into()),
+        }
+    }
+
+    fn negotiated(
+        &mut self,
+        now: Time,
+        index: usize,
+        handshake: Handshake,
+        frame: &[u8],
+    ) -> Result<(), Arc<str>> {
+        let State::Negotiating { address, .. } = self.connections[index].state else {
+            return Ok(());
+        };
+        let offered = match handshake.answer(frame)? {
+            Answer::AskAgain(version) => {
+                let connection = &mut self.connections[index];
+                connection.ask_version = version;
+                let handshake = Handshake::new(version, connection.correlation());
+                connection.state = State::Negotiating { address, handshake };
+                let request = handshake.request(&self.settings.client_id.clone());
+                self.send_bytes(index, request);
+                return Ok(());
+            }
+            Answer::Done(offered) => offered,
+        };
+        match offered.agree(ApiKey::PRODUCE, produce::VERSIONS) {
+            Ok(produce_version) => {
+                let connection = &mut self.connections[index];
+                connection.state = State::Ready {
+                    address,
+                    produce_version,
+                };
+                connection.failures = 0;
+                connection.trouble = None;
+                self.counters.connections += 1;
+                self.timers
+                    .stop(Timer::Connection(index, ConnectionTimer::Setup));
+                Ok(())
+            }
+            Err(what) => {
+                let broker = self.connections[index].broker;
+                self.trouble(index, Cause::Unsupported { broker, what });
+                self.connections[index].unsupported = true;
+                self.close(index);
+                self.failed(now, index);
+                Ok(())
+            }
+        }
+    }
+
+    fn broke_protocol(&mut self, now: Time, index: usize, what: Arc<str>) {
+        let broker = self.connections[index].broker;
+        self.trouble(index, Cause::Protocol { broker, what });
+        self.close(index);
+        self.failed(now, index);
+    }
+
+    /// The peer or the network ended the connection.
+    pub fn closed(&mut self, now: Time, conn: ConnId, reason: Option<&str>) {
+        let Some(index) = self.index_of(conn) else {
+            return;
+        };
+        let connection = &mut self.connections[index];
+        let idle = connection.flights.is_empty() && !connection.frame_out;
+        match connection.state {
+            State::Ready { .. } if idle && reason.is_none() => {
+                // Brokers end connections that are idle for long; nothing was asked, nothing is lost.
+                connection.state = State::Idle;
+                self.next_generation(index);
+                if !self.connections[index].ready.is_empty() {
+                    self.want_connection(now, index);
+                }
+                return;
+            }
+            State::Negotiating { handshake, .. } => {
+                connection.ask_version = handshake.after_hang_up();
+            }
+            _ => {}
+        }
+        let broker = connection.broker;
+        let reason = reason.unwrap_or("the broker closed it").into();
+        self.trouble(index, Cause::Disconnected { broker, reason });
+        self.failed(now, index);
+    }
+
+    fn trouble(&mut self, index: usize, cause: Cause) {
+        self.connections[index].trouble = Some(cause);
+    }
+
+    fn close(&mut self, index: usize) {
+        self.actions.push_back(Action::Close {
+            conn: self.conn_id(index),
+        });
+    }
+
+    /// Later events of the connection that just ended are no longer ours.
+    fn next_generation(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        connection.generation = connection.generation.wrapping_add(1);
+        connection.frame_out = false;
+        connection.unsent = 0;
+    }
+
+    /// A connection was lost, or could not be made: what was in flight may be stored; try again
+    /// later, elsewhere if the leaders moved.
+    fn failed(&mut self, now: Time, index: usize) {
+        self.timers
+            .stop(Timer::Connection(index, ConnectionTimer::Setup));
+        self.timers
+            .stop(Timer::Connection(index, ConnectionTimer::Request));
+        self.counters.connection_failures += 1;
+        self.next_generation(index);
+        self.connections[index].next_address += 1;
+        self.rest(now, index);
+        self.actions.push_back(Action::Refresh);
+        let cause = self.connections[index].trouble.clone();
+        let cause = cause.unwrap_or(Cause::NoLeader);
+        while let Some(mut flight) = self.connections[index].flights.pop_front() {
+            for mut entry in flight.entries.drain(..) {
+                let Some(mut batch) = entry.batch.take() else {
+                    continue;
+                };
+                // The kernel had it, or part of it: only the broker knows whether it got through.
+                batch.maybe_written = true;
+                if let Some(lane) = self.lanes[entry.lane.index()].as_mut() {
+                    lane.in_flight -= 1;
+                }
+                self.retry(now, entry.lane, batch, cause.clone(), false);
+                self.drained(now, entry.lane);
+            }
+            Spare::<M::Piece, T>::keep(&mut self.spare.entries, flight.entries);
+        }
+    }
+
+    fn rest(&mut self, now: Time, index: usize) {
+        let connection = &mut self.connections[index];
+        connection.state = State::Resting;
+        connection.failures = connection.failures.saturating_add(1);
+        let delay = self
+            .settings
+            .reconnect
+            .delay(connection.failures, &mut self.random);
+        self.timers.set(
+            Timer::Connection(index, ConnectionTimer::Reconnect),
+            now + delay,
+        );
+    }
+
+    pub(super) fn rested(&mut self, now: Time, index: usize) {
+        let connection = &mut self.connections[index];
+        if !matches!(connection.state, State::Resting) {
+            return;
+        }
+        connection.state = State::Idle;
+        if !connection.ready.is_empty() {
+            self.want_connection(now, index);
+        }
+    }
+
+    pub(super) fn setup_timed_out(&mut self, now: Time, index: usize) {
+        let broker = self.connections[index].broker;
+        let timeout = self.settings.connect_timeout;
+        let cause = match self.connections[index].state {
+            State::Connecting { address } => Cause::ConnectFailed {
+                broker,
+                address,
+                reason: format!("no answer within {timeout:?}").into(),
+            },
+            State::Negotiating { address, handshake } => {
+                self.connections[index].ask_version = handshake.after_hang_up();
+                Cause::ConnectFailed {
+                    broker,
+                    address,
+                    reason: format!("no answer to ApiVersions within {timeout:?}").into(),
+                }
+            }
+            _ => return,
+        };
+        self.trouble(index, cause);
+        self.close(index);
+        self.failed(now, index);
+    }
+
+    pub(super) fn request_timed_out(&mut self, now: Time, index: usize) {
+        let Some(front) = self.connections[index].flights.front() else {
+            return;
+        };
+        if front.deadline > now {
+            let deadline = front.deadline;
+            self.timers
+                .set(Timer::Connection(index, ConnectionTimer::Request), deadline);
+            return;
+        }
+        let broker = self.connections[index].broker;
+        self.trouble(index, Cause::RequestTimeout { broker });
+        // A late answer must never meet another request, and half a frame must not be followed by
+        // the next: the connection ends.
+        self.close(index);
+        self.failed(now, index);
+    }
+
+    /// Sets the timer of the oldest request in flight.
+    pub(super) fn watch_requests(&mut self, index: usize) {
+        let timer = Timer::Connection(index, ConnectionTimer::Request);
+        match self.connections[index].flights.front() {
+            Some(flight) => self.timers.set(timer, flight.deadline),
+            None => self.timers.stop(timer),
+        }
+    }
+
+    /// A broker that moved is left, unless its old address is still one of its own.
+    pub(super) fn leave_stale_address(&mut self, now: Time, index: usize) {
+        let broker = index / self.settings.connections_per_broker;
+        let (State::Connecting { address }
+        | State::Negotiating { address, .. }
+        | State::Ready { address, .. }) = self.connections[index].state
+        else {
+            return;
+        };
+        if self.brokers[broker].addresses.contains(&address) {
+            return;
+        }
+        let reason = format!("its address {address} is no longer the broker's").into();
+        let broker = self.connections[index].broker;
+        self.trouble(index, Cause::Disconnected { broker, reason });
+        self.close(index);
+        self.failed(now, index);
+        self.connections[index].next_address = 0;
+    }
+
+    /// Ends what waits for a broker that cannot take it.
+    pub(super) fn refuse_unsupported<S>(&mut self, now: Time, index: usize, supply: &mut S)
+    where
+        S: Supply<Memory = M, Ticket = T>,
+    {
+        if !mem::take(&mut self.connections[index].unsupported) {
+            return;
+        }
+        let cause = self.connections[index].trouble.clone();
+        for lane in 0..self.lanes.len() {
+            let id = LaneId(u32::try_from(lane).unwrap_or(u32::MAX));
+            if self.lanes[lane]
+                .as_ref()
+                .is_none_or(|lane| lane.connection != Some(index))
+            {
+                continue;
+            }
+            while let Some(batch) = self.lanes[lane].as_mut().and_then(|l| l.queue.pop_front()) {
+                self.fail(id, batch, Why::Unsupported, cause.clone());
+            }
+            while let Some(batch) = self.draw(now, id, supply) {
+                self.fail(id, batch, Why::Unsupported, cause.clone());
+            }
+        }
+    }
+
+    /// Ends a connection without a further attempt.
+    pub(super) fn drop_connection(&mut self, _now: Time, index: usize) {
+        if !matches!(self.connections[index].state, State::Idle | State::Resting) {
+            self.close(index);
+        }
+        self.next_generation(index);
+        self.connections[index].state = State::Idle;
+        for timer in [
+            ConnectionTimer::Setup,
+            ConnectionTimer::Request,
+            ConnectionTimer::Reconnect,
+            ConnectionTimer::Gather,
+        ] {
+            self.timers.stop(Timer::Connection(index, timer));
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A lane's batches in order, and its sequence.
+//!
+//! Batches are numbered when they are drawn. They leave in that order; one that must be tried again
+//! goes back to its place, and nothing behind it is sent before everything of the lane that is in
+//! flight has come back: a retry never overtakes and is never overtaken.
+//!
+//! *Sequences.* A batch gets producer id, epoch and sequence when it is first sent and keeps them
+//! for every further attempt, so that the broker recognises what it has. When a numbered batch ends
+//! without being stored for certain, the numbers after it no longer fit: the lane is *broken*. It
+//! then lets everything in flight come back, sends what may be stored again under its old numbers
+//! (one at a time; the broker knows them or refuses), and gives what was certainly never stored new
+//! numbers from 0 under a new epoch. Other lanes are not touched
+//! ([KIP-360](https://cwiki.apache.org/confluence/display/KAFKA/KIP-360%3A+Improve+reliability+of+idempotent+producer)).
+
+use alloc::collections::VecDeque;
+use core::cmp::Reverse;
+
+use crate::batch_in_flight::{Batch, Moments};
+use crate::buffer::Memory;
+use crate::dispatch::{Action, Backlog, Dispatcher, Supply, Take};
+use crate::id::{LaneId, PartitionId, ProducerIdentity, Sequence};
+use crate::limits;
+use crate::outcome::{Cause, Why};
+use crate::seal::seal;
+use crate::settings::{Acks, Settings};
+use crate::time::Time;
+use crate::timer::Timer;
+
+/// A lane as its shard's dispatcher sees it.
+#[derive(Debug)]
+pub(crate) struct Lane<P, T> {
+    pub(crate) topic: usize,
+    pub(crate) partition: PartitionId,
+    /// The connection its batches go to.
+    pub(crate) connection: Option<usize>,
+    /// The connection they should go to; differs while batches are in flight.
+    pub(crate) target: Option<usize>,
+    pub(crate) leader_epoch: i32,
+    /// On this connection's list of lanes with something to send.
+    pub(crate) listed: Option<usize>,
+    /// The appenders' side has something.
+    pub(crate) source: bool,
+    /// Drawn, not in flight, in order.
+    pub(crate) queue: VecDeque<Batch<P, T>>,
+    pub(crate) in_flight: usize,
+    /// A batch went back while others were in flight: nothing leaves until they are back too.
+    pub(crate) muted: bool,
+    /// The sequence has a gap, or may have one.
+    pub(crate) broken: bool,
+    pub(crate) resting_until: Time,
+    /// Failures in a row, for the back-off.
+    pub(crate) failures: u32,
+    pub(crate) next_ordinal: u64,
+    pub(crate) identity: Option<ProducerIdentity>,
+    pub(crate) next_sequence: Sequence,
+}
+
+impl<P, T> Lane<P, T> {
+    pub(crate) fn new(topic: usize, partition: PartitionId) -> Self {
+        Self {
+            topic,
+            partition,
+            connection: None,
+            target: None,
+            leader_epoch: -1,
+            listed: None,
+            source: false,
+            queue: VecDeque::new(),
+            in_flight: 0,
+            muted: false,
+            broken: false,
+            resting_until: Time(0),
+            failures: 0,
+            next_ordinal: 0,
+            identity: None,
+            next_sequence: Sequence(0),
+        }
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        self.source || !self.queue.is_empty()
+    }
+
+    /// Whether a batch of the lane may leave now.
+    pub(crate) fn eligible(&self, now: Time, settings: &Settings) -> bool {
+        self.has_work()
+            && self.connection.is_some()
+            && self.target == self.connection
+            && self.resting_until <= now
+            && !self.muted
+            && self.in_flight < self.window(settings)
+    }
+
+    /// How many batches may be in flight. Without sequences the broker cannot put back in order
+    /// what a retry changed, so only one is; with acks=0 nothing is ever retried.
+    fn window(&self, settings: &Settings) -> usize {
+        match (settings.idempotent, settings.acks) {
+            (true, _) if self.broken => 1,
+            (true, _) => settings.in_flight_max.min(limits::LANE_WINDOW),
+            (false, Acks::None) => settings.in_flight_max,
+            (false, _) => 1,
+        }
+    }
+
+    /// Puts a batch back to its place.
+    fn put_back(&mut self, batch: Batch<P, T>) {
+        let place = self
+            .queue
+            .partition_point(|other| other.ordinal < batch.ordinal);
+        self.queue.insert(place, batch);
+    }
+
+    /// Takes out a waiting batch whose deadline passed. Batches expire in order, so that none is
+    /// given up while an older one is still tried.
+    pub(crate) fn pop_expired(&mut self, now: Time) -> Option<Batch<P, T>> {
+        if self.queue.front()?.deadline <= now {
+            self.queue.pop_front()
+        } else {
+            None
+        }
+    }
+}
+
+impl<M: Memory, T> Dispatcher<M, T> {
+    /// Takes the next batch from the lane's appenders and seals it.
+    pub(super) fn draw<S>(
+        &mut self,
+        now: Time,
+        id: LaneId,
+        supply: &mut S,
+    ) -> Option<Batch<M::Piece, T>>
+    where
+        S: Supply<Memory = M, Ticket = T>,
+    {
+        let lane = self.lanes.get_mut(id.index())?.as_mut()?;
+        match supply.take(id) {
+            Take::Busy => {
+                self.contended = true;
+                None
+            }
+            Take::Empty => {
+                lane.source = false;
+                None
+            }
+            Take::Batch {
+                cut,
+                ticket,
+                opened,
+                more,
+            } => {
+                lane.source = more != Backlog::Empty;
+                let ordinal = lane.next_ordinal;
+                lane.next_ordinal += 1;
+                let pieces = self.spare.pieces.pop().unwrap_or_default();
+                let (sealed, parts) = seal(cut, supply.squeeze(), pieces);
+                supply.recycle(parts);
+                Some(Batch {
+                    sealed,
+                    ticket,
+                    ordinal,
+                    stamp: None,
+                    attempts: 0,
+                    maybe_written: false,
+                    moments: Moments {
+                        opened,
+                        sealed: now,
+                        on_wire: now,
+                    },
+                    deadline: opened + self.settings.delivery_timeout,
+                    first: None,
+                    last: None,
+                })
+            }
+        }
+    }
+
+    /// Gives the batch its numbers, unless it has them. `false`: there is no producer id yet.
+    pub(super) fn stamp(&mut self, id: LaneId, batch: &mut Batch<M::Piece, T>) -> bool {
+        if !self.settings.idempotent || batch.stamp.is_some() {
+            return true;
+        }
+        let Some(identity) = self.identity else {
+            return false;
+        };
+        let Some(lane) = self.lanes[id.index()].as_mut() else {
+            return false;
+        };
+        let identity = *lane.identity.get_or_insert(identity);
+        batch.stamp = Some((identity, lane.next_sequence));
+        lane.next_sequence = lane.next_sequence.after(batch.sealed.records);
+        true
+    }
+
+    /// A batch came back without being stored for good: it is tried again in its place, or ends.
+    pub(super) fn retry(
+        &mut self,
+        now: Time,
+        id: LaneId,
+        mut batch: Batch<M::Piece, T>,
+        cause: Cause,
+        at_once: bool,
+    ) {
+        batch.note(cause);
+        let attempts_max = self.settings.retry.attempts_max.unwrap_or(u32::MAX);
+        if batch.deadline <= now {
+            self.fail(id, batch, Why::Expired, None);
+        } else if batch.attempts >= attempts_max {
+            self.fail(id, batch, Why::RetriesExhausted, None);
+        } else {
+            let Some(lane) = self.lanes[id.index()].as_mut() else {
+                return;
+            };
+            lane.muted = lane.in_flight > 0;
+            self.timers.set_no_later(Timer::Expiry, batch.deadline);
+            lane.put_back(batch);
+            if !at_once {
+                lane.failures = lane.failures.saturating_add(1);
+                let rest = self
+                    .settings
+                    .retry
+                    .backoff
+                    .delay(lane.failures, &mut self.random);
+                lane.resting_until = lane.resting_until.max(now + rest);
+                self.resting.push(Reverse((lane.resting_until, id)));
+                self.timers.set_no_later(Timer::Resting, lane.resting_until);
+            }
+        }
+    }
+
+    /// A batch of the lane left the window. Once all are back, what waited for that happens.
+    pub(super) fn drained(&mut self, now: Time, id: LaneId) {
+        let Some(lane) = self.lanes[id.index()].as_mut() else {
+            return;
+        };
+        if lane.in_flight == 0 {
+            lane.muted = false;
+            if lane.target != lane.connection {
+                self.move_lane(id);
+            }
+            self.mend(id);
+        }
+        self.list(now, id);
+    }
+
+    /// Gives a broken lane a new epoch, once nothing of it may still be stored under the old one.
+    fn mend(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes[id.index()].as_mut() else {
+            return;
+        };
+        if !lane.broken || lane.queue.iter().any(|batch| batch.maybe_written) {
+            return;
+        }
+        lane.broken = false;
+        for batch in &mut lane.queue {
+            batch.stamp = None;
+        }
+        lane.next_sequence = Sequence(0);
+        let Some(old) = lane.identity.take() else {
+            return;
+        };
+        let Some(current) = self.identity else { return };
+        if current != old {
+            // Another lane moved the shard on already; under that identity this partition is new.
+            return;
+        }
+        self.counters.epoch_bumps += 1;
+        match current.epoch.checked_add(1) {
+            Some(epoch) if epoch < i16::MAX => {
+                self.identity = Some(ProducerIdentity {
+                    id: current.id,
+                    epoch,
+                });
+            }
+            _ => {
+                // Epochs are used up: only another producer id helps.
+                self.identity = None;
+                self.identity_asked = true;
+                self.actions.push_back(Action::Identify);
+            }
+        }
+    }
+}

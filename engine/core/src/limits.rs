@@ -1,0 +1,47 @@
+//! Every bound of the core, as a sum of what needs it.
+
+use core::time::Duration;
+
+/// Requests a connection may have in flight. Kafka keeps the last five batches of each producer id
+/// and partition, so five is as far as a retry can be recognised
+/// ([KIP-98](https://cwiki.apache.org/confluence/display/KAFKA/KIP-98+-+Exactly+Once+Delivery+and+Transactional+Messaging)).
+pub const IN_FLIGHT_MAX: usize = 5;
+
+/// Batches of one partition in flight under one producer id; the same five.
+pub const LANE_WINDOW: usize = 5;
+
+/// With `linger=auto`: as soon as this much is ready for a connection it is sent.
+pub const GATHERED_ENOUGH_BYTES: usize = 64 << 10;
+
+/// Bodies below this are copied behind their header instead of being pieces of their own: a piece
+/// costs the kernel about as much as copying that many bytes.
+pub const COPIED_BODY_BYTES_MAX: usize = 1 << 10;
+
+/// Bytes of a request that we write for it: heads and copied bodies. A request is closed when the
+/// next partition might not fit.
+///
+/// ```text
+///   request head     2 + 2 + 4 + client id ≤ 32,767 …… ≤ 33 KiB
+///   per partition    topic ≤ 255 + 32, head ≤ 16, batch header 61, copied body < 1 KiB
+/// ```
+pub const SLAB_BYTES_MAX: usize = 256 << 10;
+
+/// The most one more partition adds to the slab: see [`SLAB_BYTES_MAX`].
+pub const SLAB_BYTES_PER_PARTITION_MAX: usize = 255 + 32 + 16 + 61 + COPIED_BODY_BYTES_MAX;
+
+/// What a response may take. A Produce answer has about 60 bytes per partition and error texts; the
+/// cap leaves room for thousands of partitions and long texts.
+pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
+
+/// What a metadata response may take: some 60 bytes per partition, for 10⁶ partitions.
+pub const METADATA_BYTES_MAX: usize = 64 << 20;
+
+/// A throttle time longer than this is taken for a mistake.
+pub const THROTTLE_MAX: Duration = Duration::from_secs(60);
+
+/// Records settled per turn of the loop: more wait for the next turn, so that the network is never
+/// kept waiting by completions. Counted in batches.
+pub const SETTLED_PER_TURN: usize = 256;
+
+/// Connections of a shard: a slot is 16 bits, and the first is the directory's.
+pub const CONNECTIONS_MAX: usize = (1 << 16) - 1;
