@@ -1,3 +1,4 @@
+import java.io.IOException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -15,21 +16,29 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
  * Reads a topic from its beginning to its end with Kafka's own consumer, CRCs checked, and compares it
- * with a history (see {@link HistoryCheck}). Prints OK or the first violations.
+ * with a history (see {@link HistoryCheck}). Ends with 0 and OK, with 1 and the first violations, or
+ * with 2 if it could not compare.
  */
 final class ReadBack {
   private static final int SHOWN = 20;
   private static final Duration PATIENCE = Duration.ofSeconds(30);
 
-  public static void main(String[] args) throws Exception {
+  public static void main(String[] args) {
     boolean anyPartitioner = args.length == 4 && args[3].equals("--any-partitioner");
     if (args.length != 3 && !anyPartitioner) {
       System.err.println("usage: ReadBack BOOTSTRAP TOPIC HISTORY [--any-partitioner]");
       System.exit(2);
     }
-    List<HistoryCheck.Sent> history = HistoryCheck.read(Path.of(args[2]));
-    List<HistoryCheck.Found> found = new ArrayList<>(history.size());
-    int partitions = read(args[0], args[1], !anyPartitioner, found);
+    List<HistoryCheck.Sent> history = null;
+    List<HistoryCheck.Found> found = new ArrayList<>();
+    int partitions = 0;
+    try {
+      history = HistoryCheck.read(Path.of(args[2]));
+      partitions = read(args[0], args[1], !anyPartitioner, found);
+    } catch (IOException | RuntimeException e) {
+      System.err.println("cannot compare: " + e);
+      System.exit(2);
+    }
     List<String> violations = HistoryCheck.check(history, found);
     if (violations.isEmpty()) {
       System.out.printf("OK records=%d partitions=%d%n", found.size(), partitions);
@@ -62,8 +71,8 @@ final class ReadBack {
       if (infos == null || infos.isEmpty()) throw new IllegalStateException("there is no topic " + topic);
       List<TopicPartition> partitions = new ArrayList<>();
       for (PartitionInfo info : infos) partitions.add(new TopicPartition(topic, info.partition()));
+      consumer.assign(partitions); // before asking for offsets: 4.x warns about partitions not assigned
       Map<TopicPartition, Long> ends = consumer.endOffsets(partitions, PATIENCE);
-      consumer.assign(partitions);
       consumer.beginningOffsets(partitions, PATIENCE).forEach(consumer::seek);
 
       List<TopicPartition> unfinished = new ArrayList<>(partitions);
