@@ -59,6 +59,10 @@ pub const fn uvarint_len(value: u32) -> usize {
 #[inline]
 #[must_use]
 pub const fn uvarlong_len(value: u64) -> usize {
+    // Nearly every number in a record takes one or two bytes.
+    if value < 1 << 14 {
+        return 1 + (value >= 1 << 7) as usize;
+    }
     // ceil(bits / 7) without a division: right for every bit length from 1 to 64 (tested).
     let bits = 64 - (value | 1).leading_zeros() as usize;
     (bits * 9 + 64) / 64

@@ -128,7 +128,7 @@ fn some_headers_size(headers: &[Header<'_>]) -> usize {
 /// # Panics
 /// When `dst` is shorter than `size.total`, or `size` belongs to other arguments: a bug of the
 /// caller.
-#[inline]
+#[inline(always)]
 pub fn encode(
     dst: &mut [u8],
     size: RecordSize,
@@ -154,7 +154,7 @@ pub fn encode(
 ///
 /// # Panics
 /// When `dst` is too short.
-#[inline]
+#[inline(always)]
 pub fn encode_head(
     dst: &mut [u8],
     size: RecordSize,
