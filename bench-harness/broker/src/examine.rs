@@ -1,0 +1,199 @@
+//! Whether a produced batch is sound, without looking at any state: so a server does it outside
+//! its lock.
+//!
+//! The checks and their codes are those of Kafka's `ProduceRequest.validateRecords`,
+//! `UnifiedLog.analyzeAndValidateRecords` and `LogValidator`. Stricter than Kafka in one thing:
+//! offset deltas must count 0, 1, 2 … in uncompressed batches too.
+
+use ringpost_codec::compress::{self, Codec};
+use ringpost_codec::kafka::ErrorCode;
+use ringpost_codec::record_batch::{BATCH_HEADER_LEN, BatchHeader, BatchView, Records};
+
+use crate::config::{BrokerConfig, Mode};
+use crate::numbering;
+
+/// What the broker's state has to know of a sound batch.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BatchFacts {
+    pub(crate) producer_id: i64,
+    pub(crate) producer_epoch: i16,
+    pub(crate) base_sequence: i32,
+    /// At least 1.
+    pub(crate) records: i32,
+    pub(crate) max_timestamp: i64,
+    pub(crate) len: usize,
+    /// (stream, number) of each record, when the broker is told to look for them.
+    pub(crate) numbers: Vec<(u64, u64)>,
+}
+
+/// Why a batch is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: &'static str,
+    /// The record at fault, by its place in the batch.
+    pub(crate) record: Option<i32>,
+    /// Whether the bytes are damaged (and not merely unwelcome).
+    pub(crate) corrupt: bool,
+}
+
+impl Refusal {
+    fn unwelcome(code: ErrorCode, message: &'static str) -> Self {
+        Self {
+            code,
+            message,
+            record: None,
+            corrupt: false,
+        }
+    }
+
+    fn corrupt(code: ErrorCode, message: &'static str) -> Self {
+        Self {
+            code,
+            message,
+            record: None,
+            corrupt: true,
+        }
+    }
+}
+
+const LENGTH_AT: usize = 8;
+/// What the batch length does not count: the base offset and itself.
+const LENGTH_FROM: usize = 12;
+const MAGIC_AT: usize = 16;
+/// The first Produce version that may carry zstd (KIP-110).
+const ZSTD_SINCE: i16 = 7;
+
+/// Looks at the records field of one partition in a Produce request.
+pub(crate) fn examine(
+    config: &BrokerConfig,
+    version: i16,
+    now_ms: i64,
+    records: Option<&[u8]>,
+) -> Result<BatchFacts, Refusal> {
+    let bytes = records.unwrap_or_default();
+    let header = exactly_one_batch(bytes)?;
+    let codec =
+        header.header.attributes.codec().map_err(|_| {
+            Refusal::corrupt(ErrorCode::CORRUPT_MESSAGE, "no such compression codec")
+        })?;
+    if codec == Codec::Zstd && version < ZSTD_SINCE {
+        return Err(Refusal::unwelcome(
+            ErrorCode::UNSUPPORTED_COMPRESSION_TYPE,
+            "zstd needs Produce v7",
+        ));
+    }
+    if bytes.len() > config.message_bytes_max {
+        return Err(Refusal::unwelcome(
+            ErrorCode::MESSAGE_TOO_LARGE,
+            "the batch is larger than message.max.bytes",
+        ));
+    }
+    if config.mode == Mode::Verify && !header.crc_ok() {
+        return Err(Refusal::corrupt(
+            ErrorCode::CORRUPT_MESSAGE,
+            "the CRC does not match",
+        ));
+    }
+    check_header(config, now_ms, &header.header)?;
+    let mut numbers = Vec::new();
+    if config.mode == Mode::Verify {
+        if codec == Codec::None {
+            walk(config, header.records(), &mut numbers)?;
+        } else {
+            let body = compress::decompress(codec, header.body(), config.decompressed_bytes_max)
+                .map_err(|_| {
+                    Refusal::corrupt(ErrorCode::CORRUPT_MESSAGE, "the records do not decompress")
+                })?;
+            walk(config, header.records_in(&body), &mut numbers)?;
+        }
+    }
+    let header = &header.header;
+    Ok(BatchFacts {
+        producer_id: header.producer_id,
+        producer_epoch: header.producer_epoch,
+        base_sequence: header.base_sequence,
+        records: header.record_count,
+        max_timestamp: header.max_timestamp,
+        len: bytes.len(),
+        numbers,
+    })
+}
+
+fn exactly_one_batch(bytes: &[u8]) -> Result<BatchView<'_>, Refusal> {
+    let invalid = |message| Refusal::corrupt(ErrorCode::INVALID_RECORD, message);
+    let corrupt = |message| Refusal::corrupt(ErrorCode::CORRUPT_MESSAGE, message);
+    if bytes.is_empty() {
+        return Err(invalid("a partition without a record batch"));
+    }
+    if bytes.get(MAGIC_AT).is_some_and(|magic| *magic != 2) {
+        return Err(invalid("the record batch format is not v2"));
+    }
+    if bytes.len() < BATCH_HEADER_LEN {
+        return Err(corrupt("the record batch is shorter than its header"));
+    }
+    let length = bytes[LENGTH_AT..]
+        .first_chunk()
+        .map_or(0, |b| i32::from_be_bytes(*b));
+    let length = usize::try_from(length).unwrap_or(0) + LENGTH_FROM;
+    if (BATCH_HEADER_LEN..bytes.len()).contains(&length) {
+        return Err(invalid("more than one record batch for a partition"));
+    }
+    BatchView::parse(bytes).map_err(|_| corrupt("the record batch's length is wrong"))
+}
+
+fn check_header(config: &BrokerConfig, now_ms: i64, header: &BatchHeader) -> Result<(), Refusal> {
+    let invalid = |message| Err(Refusal::corrupt(ErrorCode::INVALID_RECORD, message));
+    if header.record_count < 1 || header.last_offset_delta != header.record_count - 1 {
+        return invalid("record count and last offset delta do not agree");
+    }
+    if header.base_offset != 0 {
+        return invalid("a producer's base offset is 0");
+    }
+    if header.attributes.is_control() {
+        return invalid("clients do not write control batches");
+    }
+    if header.attributes.is_transactional() {
+        return Err(Refusal::unwelcome(
+            ErrorCode::INVALID_TXN_STATE,
+            "this broker has no transactions",
+        ));
+    }
+    if header.producer_id >= 0 && (header.base_sequence < 0 || header.producer_epoch < 0) {
+        return invalid("a producer id without a sequence or an epoch");
+    }
+    let latest = config
+        .timestamp_ahead_ms_max
+        .map(|ahead| now_ms.saturating_add(ahead));
+    if latest.is_some_and(|latest| header.max_timestamp > latest) {
+        return Err(Refusal::unwelcome(
+            ErrorCode::INVALID_TIMESTAMP,
+            "a record is stamped too far ahead of the broker's clock",
+        ));
+    }
+    Ok(())
+}
+
+fn walk(
+    config: &BrokerConfig,
+    records: Records<'_>,
+    numbers: &mut Vec<(u64, u64)>,
+) -> Result<(), Refusal> {
+    let at = |record, message| Refusal {
+        record: Some(record),
+        ..Refusal::corrupt(ErrorCode::INVALID_RECORD, message)
+    };
+    let mut index = 0;
+    for record in records {
+        let record = record.map_err(|_| at(index, "a record is malformed, missing or too many"))?;
+        if record.offset_delta != index {
+            return Err(at(index, "offset deltas do not count 0, 1, 2"));
+        }
+        if config.numbered {
+            let number = record.value.and_then(numbering::read);
+            numbers.push(number.ok_or_else(|| at(index, "a value without its number"))?);
+        }
+        index += 1;
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! What shall go wrong: a script of errors, lost answers and cut connections.
+//!
+//! Tests own the script; the broker takes from it one entry per request (by API) and one per
+//! produced batch (by topic and partition). An empty script costs one comparison per request.
+//!
+//! ```
+//! use ringpost_broker::{ApiKey, Broker, BrokerConfig, ErrorCode, PartitionFault, RequestFault};
+//! let mut broker = Broker::new(BrokerConfig::default());
+//! // The first batch for orders/0 is written, but the client hears otherwise; the second is fine.
+//! broker.faults().next_batch("orders", 0, PartitionFault::ErrorAfter(ErrorCode::REQUEST_TIMED_OUT));
+//! // The third Metadata request gets no answer.
+//! broker.faults().next_request(ApiKey::Metadata, None);
+//! broker.faults().next_request(ApiKey::Metadata, None);
+//! broker.faults().next_request(ApiKey::Metadata, Some(RequestFault::Silence));
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+
+use kafka_protocol::messages::ApiKey;
+use ringpost_codec::kafka::ErrorCode;
+
+/// What goes wrong with one whole request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestFault {
+    /// Nothing is done and the connection is closed.
+    CloseBefore,
+    /// The request is done, the connection is closed without an answer.
+    CloseAfter,
+    /// The request is done, the first so many bytes of the answer leave, the connection is closed.
+    CutAnswer(usize),
+    /// Nothing is done, no answer ever comes, the connection stays open.
+    Ignore,
+    /// The request is done, no answer ever comes, the connection stays open.
+    Silence,
+    /// The request is done, its answer (and so everything behind it) leaves so many ms later.
+    Delay(i64),
+    /// Nothing is done; every error field of the answer carries this code.
+    Error(ErrorCode),
+}
+
+/// What goes wrong with one batch of a Produce request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionFault {
+    /// Not appended; the answer carries this code.
+    ErrorBefore(ErrorCode),
+    /// Appended; the answer carries this code all the same.
+    ErrorAfter(ErrorCode),
+    /// Not appended; the partition is left out of the answer.
+    OmitBefore,
+    /// Appended; the partition is left out of the answer.
+    OmitAfter,
+    /// Not appended; `NOT_LEADER_OR_FOLLOWER` with the leader to go to (a field from Produce v10).
+    Moved {
+        /// The node the client is sent to.
+        leader_id: i32,
+        /// Its leader epoch.
+        leader_epoch: i32,
+    },
+}
+
+/// A queue of entries for the next occasions, and what happens after them.
+#[derive(Debug)]
+struct Script<F> {
+    next: VecDeque<Option<F>>,
+    afterwards: Option<F>,
+}
+
+impl<F> Default for Script<F> {
+    fn default() -> Self {
+        Self {
+            next: VecDeque::new(),
+            afterwards: None,
+        }
+    }
+}
+
+impl<F: Copy> Script<F> {
+    fn take(&mut self) -> Option<F> {
+        self.next.pop_front().unwrap_or(self.afterwards)
+    }
+}
+
+/// The script of one [`crate::Broker`]. See the module's page for an example.
+#[derive(Debug, Default)]
+pub struct Faults {
+    requests: BTreeMap<i16, Script<RequestFault>>,
+    batches: BTreeMap<String, BTreeMap<i32, Script<PartitionFault>>>,
+    /// Put into every answer's throttle field, in ms. The broker itself does not wait.
+    pub throttle_ms: i32,
+}
+
+impl Faults {
+    /// Queues what happens to the next request of `api` not spoken for yet; `None` lets it pass.
+    pub fn next_request(&mut self, api: ApiKey, fault: Option<RequestFault>) {
+        self.requests
+            .entry(api as i16)
+            .or_default()
+            .next
+            .push_back(fault);
+    }
+
+    /// What happens to every request of `api` once its queue is empty; `None` ends that.
+    pub fn every_request(&mut self, api: ApiKey, fault: Option<RequestFault>) {
+        self.requests.entry(api as i16).or_default().afterwards = fault;
+    }
+
+    /// Queues what happens to the next batch for (topic, partition) not spoken for yet.
+    pub fn next_batch(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        fault: impl Into<Option<PartitionFault>>,
+    ) {
+        self.batch_script(topic, partition)
+            .next
+            .push_back(fault.into());
+    }
+
+    /// What happens to every batch for (topic, partition) once its queue is empty.
+    pub fn every_batch(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        fault: impl Into<Option<PartitionFault>>,
+    ) {
+        self.batch_script(topic, partition).afterwards = fault.into();
+    }
+
+    /// Forgets the whole script: everything works again.
+    pub fn heal(&mut self) {
+        *self = Self::default();
+    }
+
+    fn batch_script(&mut self, topic: &str, partition: i32) -> &mut Script<PartitionFault> {
+        self.batches
+            .entry(topic.to_owned())
+            .or_default()
+            .entry(partition)
+            .or_default()
+    }
+
+    pub(crate) fn take_request(&mut self, api: ApiKey) -> Option<RequestFault> {
+        if self.requests.is_empty() {
+            return None;
+        }
+        self.requests.get_mut(&(api as i16))?.take()
+    }
+
+    pub(crate) fn take_batch(&mut self, topic: &str, partition: i32) -> Option<PartitionFault> {
+        if self.batches.is_empty() {
+            return None;
+        }
+        self.batches.get_mut(topic)?.get_mut(&partition)?.take()
+    }
+}
