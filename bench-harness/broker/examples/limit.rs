@@ -76,12 +76,31 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Sends for that long; returns the requests answered and the seconds they took.
-fn over_tcp(
-    config: BrokerConfig,
-    request: &[u8],
-    duration: Duration,
-) -> std::io::Result<(u64, f64)> {
+/// CPU seconds (user and system) of this process's threads with such a name: what the broker cost,
+/// however busy the host is with other things.
+fn cpu_seconds(thread_name: &str) -> std::io::Result<f64> {
+    let mut ticks = 0.0;
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        let Some((name, rest)) = stat.rsplit_once(')') else { continue };
+        if name.contains(thread_name) {
+            let field = |at| rest.split_whitespace().nth(at).and_then(|f| f.parse::<f64>().ok());
+            // proc(5): utime and stime are fields 14 and 15; the name is field 2.
+            ticks += field(11).unwrap_or(0.0) + field(12).unwrap_or(0.0);
+        }
+    }
+    Ok(ticks / 100.0) // USER_HZ
+}
+
+/// What a run gave: requests answered, seconds they took, CPU seconds of the broker's side.
+struct Run {
+    requests: u64,
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+/// Sends for that long through a socket.
+fn over_tcp(config: BrokerConfig, request: &[u8], duration: Duration) -> std::io::Result<Run> {
     let config = ServerConfig {
         pin_cpu: Some(0),
         broker: config,
@@ -115,13 +134,18 @@ fn over_tcp(
         answered += 1;
     }
     let seconds = now().duration_since(start).as_secs_f64();
+    let cpu_seconds = cpu_seconds("broker-1-0")?;
     let report = server.shutdown();
     assert_eq!(report.refused, 0, "every batch is sound");
-    Ok((answered, seconds))
+    Ok(Run {
+        requests: answered,
+        seconds,
+        cpu_seconds,
+    })
 }
 
 /// The same without a network.
-fn in_memory(config: BrokerConfig, request: &[u8], duration: Duration) -> (u64, f64) {
+fn in_memory(config: BrokerConfig, request: &[u8], duration: Duration) -> std::io::Result<Run> {
     core_affinity::set_for_current(core_affinity::CoreId { id: 1 });
     let mut broker = Broker::new(config);
     broker
@@ -139,7 +163,12 @@ fn in_memory(config: BrokerConfig, request: &[u8], duration: Duration) -> (u64, 
         out.clear();
         answered += 1;
     }
-    (answered, now().duration_since(start).as_secs_f64())
+    let seconds = now().duration_since(start).as_secs_f64();
+    Ok(Run {
+        requests: answered,
+        seconds,
+        cpu_seconds: cpu_seconds("limit")?,
+    })
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -167,18 +196,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..BrokerConfig::default()
     };
     let way = text(6, "tcp");
-    let (requests, seconds) = match way.as_str() {
-        "memory" => in_memory(config, &request, duration),
+    let run = match way.as_str() {
+        "memory" => in_memory(config, &request, duration)?,
         _ => over_tcp(config, &request, duration)?,
     };
-    let all = requests * records * u64::from(partitions.unsigned_abs());
-    let rate = all as f64 / seconds;
+    let all = (run.requests * records * u64::from(partitions.unsigned_abs())) as f64;
     println!(
         "{way} {mode:?} keep {keep:?}, {record_bytes} B records, {batch_bytes} B batches x {partitions}: \
-         {:.2} M records/s, {:.1} ns/record, {:.2} GB/s, {requests} requests in {seconds:.2} s",
-        rate / 1e6,
-        1e9 / rate,
-        requests as f64 * request.len() as f64 / seconds / 1e9,
+         {:.2} M records/s; broker CPU {:.1} ns/record = {:.2} M records per CPU second; {:.2} GB/s, \
+         {} requests in {:.2} s",
+        all / run.seconds / 1e6,
+        1e9 * run.cpu_seconds / all,
+        all / run.cpu_seconds / 1e6,
+        run.requests as f64 * request.len() as f64 / run.seconds / 1e9,
+        run.requests,
+        run.seconds,
     );
     Ok(())
 }

@@ -7,7 +7,9 @@
 
 use ringpost_codec::compress::{self, Codec};
 use ringpost_codec::kafka::ErrorCode;
-use ringpost_codec::record_batch::{BATCH_HEADER_LEN, BatchHeader, BatchView, Records};
+use ringpost_codec::reader::Reader;
+use ringpost_codec::record::RecordView;
+use ringpost_codec::record_batch::{BATCH_HEADER_LEN, BatchHeader, BatchView};
 
 use crate::config::{BrokerConfig, Mode};
 use crate::numbering;
@@ -99,13 +101,13 @@ pub(crate) fn examine(
     let mut numbers = Vec::new();
     if config.mode == Mode::Verify {
         if codec == Codec::None {
-            walk(config, header.records(), &mut numbers)?;
+            walk(config, header.body(), header.header.record_count, &mut numbers)?;
         } else {
             let body = compress::decompress(codec, header.body(), config.decompressed_bytes_max)
                 .map_err(|_| {
                     Refusal::corrupt(ErrorCode::CORRUPT_MESSAGE, "the records do not decompress")
                 })?;
-            walk(config, header.records_in(&body), &mut numbers)?;
+            walk(config, &body, header.header.record_count, &mut numbers)?;
         }
     }
     let header = &header.header;
@@ -174,26 +176,79 @@ fn check_header(config: &BrokerConfig, now_ms: i64, header: &BatchHeader) -> Res
     Ok(())
 }
 
+/// Checks every record of an uncompressed body.
+///
+/// Almost every record is of the plainest kind; those are walked by [`plain`], at a quarter of the
+/// cost of reading them in full. What it does not take is read in full, errors included.
 fn walk(
     config: &BrokerConfig,
-    records: Records<'_>,
+    body: &[u8],
+    count: i32,
     numbers: &mut Vec<(u64, u64)>,
 ) -> Result<(), Refusal> {
     let at = |record, message| Refusal {
         record: Some(record),
         ..Refusal::corrupt(ErrorCode::INVALID_RECORD, message)
     };
-    let mut index = 0;
-    for record in records {
-        let record = record.map_err(|_| at(index, "a record is malformed, missing or too many"))?;
-        if record.offset_delta != index {
+    let mut rest = body;
+    for index in 0..count {
+        let (offset_delta, value, behind) = match plain(rest) {
+            Some(record) => record,
+            None => {
+                let mut reader = Reader::new(rest);
+                let record = RecordView::read(&mut reader)
+                    .map_err(|_| at(index, "a record is malformed or missing"))?;
+                (record.offset_delta, record.value, reader.rest())
+            }
+        };
+        if offset_delta != index {
             return Err(at(index, "offset deltas do not count 0, 1, 2"));
         }
         if config.numbered {
-            let number = record.value.and_then(numbering::read);
+            let number = value.and_then(numbering::read);
             numbers.push(number.ok_or_else(|| at(index, "a value without its number"))?);
         }
-        index += 1;
+        rest = behind;
+    }
+    if !rest.is_empty() {
+        return Err(at(count, "there are more records than the header says"));
     }
     Ok(())
+}
+
+/// Offset delta and value of the record in front, and what is behind it: if it has no headers, its
+/// key and value are not null or the key is, and everything fits. `None` says nothing.
+#[inline]
+fn plain(bytes: &[u8]) -> Option<(i32, Option<&[u8]>, &[u8])> {
+    let (len, bytes) = small_varint(bytes)?;
+    let (record, behind) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
+    let (_attributes, record) = record.split_first()?;
+    let (_timestamp_delta, record) = small_varint(record)?;
+    let (offset_delta, record) = small_varint(record)?;
+    let (key_len, record) = small_varint(record)?;
+    let record = match usize::try_from(key_len) {
+        Ok(len) => record.get(len..)?,
+        Err(_) if key_len == -1 => record,
+        Err(_) => return None,
+    };
+    let (value_len, record) = small_varint(record)?;
+    let (value, header_count) = record.split_at_checked(usize::try_from(value_len).ok()?)?;
+    (header_count == [0]).then_some((offset_delta, Some(value), behind))
+}
+
+/// A zig-zag varint of up to three bytes.
+#[inline]
+fn small_varint(bytes: &[u8]) -> Option<(i32, &[u8])> {
+    let zigzag = |n: u32| (n >> 1).cast_signed() ^ -(n & 1).cast_signed();
+    match *bytes {
+        [a, ref rest @ ..] if a < 0x80 => Some((zigzag(u32::from(a)), rest)),
+        [a, b, ref rest @ ..] if b < 0x80 => {
+            Some((zigzag(u32::from(a & 0x7f) | u32::from(b) << 7), rest))
+        }
+        [a, b, c, ref rest @ ..] if c < 0x80 => {
+            let n = u32::from(a & 0x7f) | u32::from(b & 0x7f) << 7 | u32::from(c) << 14;
+            Some((zigzag(n), rest))
+        }
+        _ => None,
+    }
 }
