@@ -120,3 +120,104 @@ impl fmt::Display for DriverChoice {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::driver::{EpollDriver, RingDriver};
+
+    /// Makes the kernel refuse `io_uring_setup` to the calling thread and answer with `errno`, as a
+    /// container's seccomp profile does. Only this thread is bound, and for good.
+    fn refuse_io_uring(errno: i32) {
+        let instruction = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+            code: u16::try_from(code).expect("16 bits"),
+            jt,
+            jf,
+            k,
+        };
+        let setup = u32::try_from(libc::SYS_io_uring_setup).expect("a system call's number");
+        let errno = u32::try_from(errno).expect("an error number");
+        let mut program = [
+            // seccomp_data starts with the system call's number.
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, setup),
+            instruction(
+                libc::BPF_RET | libc::BPF_K,
+                0,
+                0,
+                libc::SECCOMP_RET_ERRNO | errno,
+            ),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let filter = libc::sock_fprog {
+            len: 4,
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: this prctl takes no pointers.
+        let result = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        assert_eq!(result, 0, "PR_SET_NO_NEW_PRIVS");
+        // SAFETY: `filter` names the four instructions of `program`; both are live locals, which
+        // the kernel copies.
+        let result = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const filter,
+            )
+        };
+        assert_eq!(result, 0, "PR_SET_SECCOMP");
+    }
+
+    #[test]
+    fn without_io_uring_auto_is_epoll_and_says_why() {
+        for (errno, cause) in [
+            (libc::EPERM, "seccomp"),
+            (libc::ENOSYS, "has no io_uring"),
+            (libc::EINVAL, "6.1 is needed"),
+            (libc::ENOMEM, "RLIMIT_MEMLOCK"),
+        ] {
+            let refused = thread::spawn(move || {
+                refuse_io_uring(errno);
+                let chosen = DriverChoice::Auto.resolve().expect("auto always finds one");
+                assert_eq!(chosen.kind, DriverKind::Epoll);
+                assert!(chosen.reason.contains(cause), "{chosen}");
+                assert!(EpollDriver::new().is_ok());
+                let refused = DriverChoice::Ring.resolve().expect_err("it is refused");
+                assert_eq!(refused.errno, Some(errno));
+                assert_eq!(refused.to_string(), chosen.reason);
+                assert_eq!(RingDriver::new().err(), Some(refused));
+            });
+            refused.join().expect("the thread without io_uring");
+        }
+    }
+
+    #[test]
+    fn with_io_uring_auto_is_the_ring() {
+        let chosen = DriverChoice::Auto.resolve().expect("auto always finds one");
+        assert_eq!(chosen.kind, DriverKind::Ring, "{chosen}");
+        assert_eq!(
+            DriverChoice::Ring.resolve().map(|chosen| chosen.kind),
+            Ok(DriverKind::Ring)
+        );
+    }
+
+    #[test]
+    fn epoll_when_asked_for() {
+        let chosen = DriverChoice::Epoll.resolve().expect("nothing is asked");
+        assert_eq!(chosen.to_string(), "epoll (asked for)");
+    }
+
+    #[test]
+    fn a_choice_reads_as_it_prints() {
+        for choice in [DriverChoice::Auto, DriverChoice::Ring, DriverChoice::Epoll] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+        }
+        let unknown = "uring".parse::<DriverChoice>().expect_err("unknown");
+        assert_eq!(
+            unknown.to_string(),
+            "\"uring\" is no driver: auto, ring or epoll"
+        );
+    }
+}

@@ -61,11 +61,6 @@ pub(super) struct Connection {
     pub(super) outgoing: Option<Outgoing>,
     /// Why sending failed. The connection ends when what had arrived before has been received.
     pub(super) send_error: Option<io::Error>,
-    /// Whether the last send operation took all it was given: then the next small one will most
-    /// likely complete while it is submitted.
-    pub(super) sends_at_once: bool,
-    /// Bytes of the present send operation.
-    pub(super) asked: usize,
     place: u32,
     socket: OwnedFd,
     address: RawAddress,
@@ -105,7 +100,7 @@ impl Connection {
     pub(super) fn describe_send(&mut self) -> *const libc::msghdr {
         assert!(!self.in_kernel.send, "two sends would interleave");
         if let Some(outgoing) = &self.outgoing {
-            self.asked = outgoing.describe(&mut self.iovecs);
+            outgoing.describe(&mut self.iovecs);
         }
         self.message.msg_iov = self.iovecs.as_mut_ptr();
         self.message.msg_iovlen = self.iovecs.len() as _;
@@ -140,8 +135,6 @@ impl Table {
             in_kernel: InKernel::default(),
             outgoing: None,
             send_error: None,
-            sends_at_once: true,
-            asked: 0,
             place,
             socket,
             address,

@@ -7,7 +7,7 @@ use std::io;
 use io_uring::{Probe, opcode};
 
 use super::buffers::ReceiveBuffers;
-use super::queue::{Queue, Sleep};
+use super::queue::{Queue, QueueLengths, Sleep};
 
 /// io_uring cannot be used here. Not an error of the program: containers, hardened hosts and old
 /// kernels refuse it, and epoll does the work then.
@@ -41,7 +41,8 @@ impl fmt::Display for RingRefused {
 /// Tries everything the ring driver builds on: the setup with its flags (Linux 6.1), the
 /// operations, a ring of receive buffers, and one operation there and back.
 pub fn probe_ring() -> Result<(), RingRefused> {
-    let mut queue = Queue::new().map_err(|error| RingRefused::at("setup", &error))?;
+    let mut queue =
+        Queue::new(QueueLengths::USUAL).map_err(|error| RingRefused::at("setup", &error))?;
 
     let params = queue.ring().params();
     if !(params.is_feature_ext_arg()
@@ -74,11 +75,7 @@ pub fn probe_ring() -> Result<(), RingRefused> {
     // SAFETY: a NOP points to nothing.
     unsafe { queue.push(nop) };
     queue
-        .enter(Some(Sleep {
-            completions: 1,
-            settle: None,
-            at_most: None,
-        }))
+        .enter(Sleep::Forever)
         .map_err(|error| RingRefused::at("enter", &error))?;
     let answer = queue.next().map(|completion| completion.result());
     drop(queue);
