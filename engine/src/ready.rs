@@ -89,14 +89,13 @@ impl ReadySet {
         // See the module's doc. The fence is this thread's own affair, while an `or` would take
         // the cache line away from everybody else who marks.
         fence(Ordering::SeqCst);
-        // Acquire, for the look at the summary below: who sees the bit of a mark that came after
-        // a drain passed this leaf also sees that this drain cleared the summary.
         let is_new = leaf.load(Ordering::Acquire) & lane_bit == 0
             && leaf.fetch_or(lane_bit, Ordering::AcqRel) & lane_bit == 0;
-        // A new bit goes up without a look: the shard may have cleared the summary and passed the
-        // leaf between a look and now. Over an old bit a look is enough; it is needed because who
-        // set the bit may not have come to the summary yet.
-        if is_new || summary.load(Ordering::Relaxed) & leaf_bit == 0 {
+        // The bit may have been set by a thread that did not come to the summary yet, so look in
+        // either case. The look is good enough: if a drain passed this leaf before the bit was
+        // set, the bit's `or` comes after that drain's `and`, acquires what it released, and the
+        // look finds the summary cleared. Otherwise that drain saw the bit.
+        if summary.load(Ordering::Relaxed) & leaf_bit == 0 {
             summary.fetch_or(leaf_bit, Ordering::AcqRel);
         }
         is_new
@@ -157,12 +156,12 @@ impl ReadySet {
         if summary.load(Ordering::Relaxed) & leaf_bit == 0 {
             return;
         }
-        // Summary first: a mark that comes after this sets it again; one that came before has its
-        // lane's bit in the leaf by now (its `or` released that, this one acquires it).
+        // Summary first: a mark that finds it cleared sets it again.
         summary.fetch_and(!leaf_bit, Ordering::AcqRel);
         let word = &self.leaves[leaf as usize];
         let ready = word.load(Ordering::Acquire);
         let (taken, count) = lowest_bits(ready & mask, *left);
+        // Also when nothing is taken: `mark` relies on it. It sees bits that the load did not.
         let before = word.fetch_and(!taken, Ordering::AcqRel);
         if before & !taken != 0 {
             summary.fetch_or(leaf_bit, Ordering::AcqRel);
@@ -488,6 +487,25 @@ mod loom_models {
             lanes.set.drain(8, |lane| visits += u32::from(lane == 0));
             assert!(visits > 0, "marked, and no drain came");
             first.join().expect("no panic");
+        });
+    }
+
+    /// A mark that looks at the summary while a drain finds nothing below it: the bit is left from
+    /// a lane that was drained before its marker came up to the summary.
+    #[test]
+    fn a_summary_bit_over_an_empty_leaf_hides_nothing() {
+        loom::model(|| {
+            let lanes = Lanes::new();
+            lanes.set.summary[0].fetch_or(1, Ordering::Relaxed);
+            let other = {
+                let lanes = lanes.clone();
+                thread::spawn(move || lanes.append(0))
+            };
+            let mut seen = [false; 2];
+            lanes.drain(&mut seen);
+            other.join().expect("no panic");
+            lanes.drain(&mut seen);
+            assert!(seen[0], "marked, and no drain came");
         });
     }
 }
