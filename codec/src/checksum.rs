@@ -205,3 +205,25 @@ mod table {
         !register
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::{crc32c, extend, table};
+
+    #[test]
+    fn the_table_agrees_with_the_fast_one() {
+        let bytes: alloc::vec::Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for len in (0..40).chain([255, 256, 999, 1000]) {
+            assert_eq!(
+                table::extend(0, &bytes[..len]),
+                crc32c(&bytes[..len]),
+                "{len}"
+            );
+            assert_eq!(
+                table::extend(77, &bytes[..len]),
+                extend(77, &bytes[..len]),
+                "{len}"
+            );
+        }
+    }
+}

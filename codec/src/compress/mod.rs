@@ -286,7 +286,8 @@ impl Compressor {
     }
 
     /// Appends the compressed form of a body that comes in pieces to `out`, if it takes at most
-    /// `limit` bytes; else leaves `out` as it was. With `Codec::None` that is always so.
+    /// `limit` bytes; else leaves `out` as it was. With `Codec::None`, and of an empty body, that is
+    /// always so.
     pub fn compress(
         &mut self,
         compression: Compression,
@@ -296,6 +297,13 @@ impl Compressor {
     ) -> Result<Compressed, CompressError> {
         let start = out.len();
         let level = compression.level;
+        // The codecs get a first piece that is not empty: an encoder of lz4_flex that is used again
+        // does not write the beginning of an empty frame.
+        let mut pieces = pieces.filter(|piece| !piece.is_empty()).peekable();
+        if pieces.peek().is_none() {
+            return Ok(Compressed::NotWorthIt);
+        }
+        let pieces: &mut dyn Iterator<Item = &[u8]> = &mut pieces;
         let result = match compression.codec {
             #[cfg(feature = "gzip")]
             Codec::Gzip => self.gzip.compress(level, pieces, out, limit),
