@@ -82,9 +82,15 @@ fn cpu_seconds(thread_name: &str) -> std::io::Result<f64> {
     let mut ticks = 0.0;
     for task in std::fs::read_dir("/proc/self/task")? {
         let stat = std::fs::read_to_string(task?.path().join("stat"))?;
-        let Some((name, rest)) = stat.rsplit_once(')') else { continue };
+        let Some((name, rest)) = stat.rsplit_once(')') else {
+            continue;
+        };
         if name.contains(thread_name) {
-            let field = |at| rest.split_whitespace().nth(at).and_then(|f| f.parse::<f64>().ok());
+            let field = |at| {
+                rest.split_whitespace()
+                    .nth(at)
+                    .and_then(|f| f.parse::<f64>().ok())
+            };
             // proc(5): utime and stime are fields 14 and 15; the name is field 2.
             ticks += field(11).unwrap_or(0.0) + field(12).unwrap_or(0.0);
         }

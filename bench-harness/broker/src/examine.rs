@@ -101,7 +101,12 @@ pub(crate) fn examine(
     let mut numbers = Vec::new();
     if config.mode == Mode::Verify {
         if codec == Codec::None {
-            walk(config, header.body(), header.header.record_count, &mut numbers)?;
+            walk(
+                config,
+                header.body(),
+                header.header.record_count,
+                &mut numbers,
+            )?;
         } else {
             let body = compress::decompress(codec, header.body(), config.decompressed_bytes_max)
                 .map_err(|_| {
