@@ -2,7 +2,8 @@
 //!
 //! All of these are the peer's fault, or the network's: the bytes do not follow the protocol. None
 //! can be repaired by reading on; the usual answer is to close the connection and treat what was
-//! in flight on it as unknown. The field's name is Kafka's.
+//! in flight on it as unknown. The field's name is Kafka's. (The one exception is
+//! [`DecodeError::Version`], which is our own fault when it is about what we wrote or asked for.)
 //!
 //! ```
 //! use ringpost_codec::{error::DecodeError, reader::Reader};

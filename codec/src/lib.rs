@@ -12,6 +12,16 @@
 //! | `lz4`, `zstd`, `snappy`, `gzip` | the compressor of that name; all on by default |
 //!
 //! The modules, in the order in which a record meets them:
+//! - [`primitives`]: variable-length integers
+//! - [`record`]: one record, as it lies in a batch
+//! - [`record_batch`]: the header in front of a batch's records
+//! - [`checksum`]: CRC-32C, computed once over a body and combined with any header
+//! - [`compress`]: compression of batch bodies
+//! - [`kafka`]: the messages themselves
+//! - [`writer`]: writing of messages, with lengths that are patched in afterwards
+//! - [`reader`]: checked reading of what the network sent
+//! - [`frame`]: messages cut out of a stream of bytes
+//! - [`error`]: what can be wrong with received bytes
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 // Everything Kafka sends is big endian; the few fields of foreign formats say so where they are.
@@ -19,23 +29,13 @@
 
 extern crate alloc;
 
-/// CRC-32C, computed once over a body and combined with any header.
 pub mod checksum;
-/// Compression of batch bodies.
 pub mod compress;
-/// What can be wrong with received bytes.
 pub mod error;
-/// Messages cut out of a stream of bytes.
 pub mod frame;
-/// The messages themselves.
 pub mod kafka;
-/// Variable-length integers.
 pub mod primitives;
-/// Checked reading of what the network sent.
 pub mod reader;
-/// One record, as it lies in a batch.
 pub mod record;
-/// The header in front of a batch's records.
 pub mod record_batch;
-/// Writing of messages, with lengths that are patched in afterwards.
 pub mod writer;

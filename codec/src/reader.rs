@@ -25,7 +25,7 @@ pub enum Form {
     /// Fixed-size lengths (i16 or i32, −1 for null), no tagged fields.
     Classic,
     /// Unsigned varint of length + 1 (0 for null), tagged fields after each structure: the
-    /// "flexible versions" of [KIP-482](https://cwiki.apache.org/confluence/x/OhMyBw).
+    /// "flexible versions" of KIP-482.
     Compact,
 }
 

@@ -40,7 +40,8 @@ use crate::reader::Reader;
 /// before they are encoded.
 pub const RECORD_BODY_MAX: usize = i32::MAX as usize;
 
-/// The longest part of a record in front of its key: length, attributes, two deltas, key length.
+/// The most a record without headers takes besides the bytes of its key and its value: length,
+/// attributes, the two deltas, the two lengths, the count of headers.
 pub const RECORD_OVERHEAD_MAX: usize = 5 + 1 + 10 + 5 + 5 + 5 + 1;
 
 /// A record header: a name and a value, either of which may be empty, and the value null.

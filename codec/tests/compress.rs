@@ -115,6 +115,25 @@ fn w7_incompressible_and_tiny_bodies_are_not_worth_it_and_the_limit_is_exact() {
 }
 
 #[test]
+fn compressing_again_takes_no_memory() {
+    for codec in CODECS {
+        let mut compressor = Compressor::new();
+        let body = text(150_000);
+        for body in [&body, &noise(150_000), &body] {
+            compress(&mut compressor, plain(codec), body, 4096, body.len());
+        }
+        let mut out = Vec::with_capacity(body.len());
+        // What zstd's own allocator gives is not seen here.
+        let taken = allocation_counter::measure(|| {
+            let pieces = &mut body.chunks(4096);
+            let result = compressor.compress(plain(codec), pieces, &mut out, body.len());
+            assert_eq!(result, Ok(Compressed::Smaller));
+        });
+        assert_eq!(taken.count_total, 0, "{codec}");
+    }
+}
+
+#[test]
 fn levels_change_the_result_and_may_alternate() {
     let body = text(100_000);
     let mut compressor = Compressor::new();

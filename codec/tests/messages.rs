@@ -819,6 +819,25 @@ fn produce_responses() {
     }
 }
 
+#[test]
+fn reading_a_produce_response_takes_no_memory() {
+    for version in produce::VERSIONS {
+        let bytes = written(|out| produce_response(version).write(version, out).unwrap());
+        let taken = allocation_counter::measure(|| {
+            let view = produce::decode_response(version, &bytes).unwrap();
+            let errors = view
+                .partitions()
+                .map(|partition| partition.record_errors.count());
+            assert_eq!(errors.sum::<usize>(), if version >= 8 { 2 } else { 0 });
+            assert_eq!(
+                view.node_endpoints().count(),
+                if version >= 10 { 2 } else { 0 }
+            );
+        });
+        assert_eq!(taken.count_total, 0, "v{version}");
+    }
+}
+
 // ---- What newer brokers add ---------------------------------------------------------------
 
 #[test]

@@ -6,7 +6,7 @@
 //!
 //! From v3 on the request names the client's software. Brokers refuse names outside
 //! `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`
-//! ([KIP-511](https://cwiki.apache.org/confluence/x/qRJ4Bw)), so [`sanitise`] makes one.
+//! (KIP-511), so [`sanitise`] makes one.
 //!
 //! ```
 //! use ringpost_codec::kafka::{api_versions::{sanitise, ApiRange, Response}, ApiKey};

@@ -7,7 +7,7 @@
 //!
 //! Two exceptions: the client id is a classic string even in v2, and the response header of
 //! ApiVersions is always v0, since a client must be able to read it before it knows the broker
-//! ([KIP-511](https://cwiki.apache.org/confluence/x/qRJ4Bw)).
+//! (KIP-511).
 //!
 //! ```
 //! use ringpost_codec::kafka::{header::{self, RequestHeader}, ApiKey};

@@ -2,7 +2,7 @@
 //!
 //! Without a transactional id any broker answers and every call gives a new id. From v3 on the
 //! request may carry the id and epoch at hand, and the broker raises the epoch
-//! ([KIP-360](https://cwiki.apache.org/confluence/x/ojGJBw)).
+//! (KIP-360).
 //!
 //! ```
 //! use ringpost_codec::kafka::{init_producer_id::{Request, Response}, ErrorCode};

@@ -4,8 +4,18 @@
 //! model of the test bench uses the other half. Readers borrow, except that of the metadata
 //! response, whose result outlives its frame.
 //!
+//! Modules:
+//! - [`api_versions`]: what a broker can do: the first message on a connection
+//! - [`error_code`]: error codes
+//! - [`header`]: what stands in front of every request and response
+//! - [`init_producer_id`]: producer ids, for idempotence and transactions
+//! - [`metadata`]: brokers, topics, partitions, leaders
+//! - [`produce`]: the message this crate exists for
+//!
 //! The field lists are those of Kafka's own
-//! [message definitions](https://github.com/apache/kafka/tree/trunk/clients/src/main/resources/common/message).
+//! [message definitions](https://github.com/apache/kafka/tree/trunk/clients/src/main/resources/common/message),
+//! and a KIP is one of the
+//! [Kafka improvement proposals](https://cwiki.apache.org/confluence/display/KAFKA/Kafka+Improvement+Proposals).
 //!
 //! ```
 //! use ringpost_codec::kafka::ApiKey;
@@ -19,17 +29,11 @@ use core::fmt;
 
 use crate::reader::Form;
 
-/// What a broker can do: the first message on a connection.
 pub mod api_versions;
-/// Error codes.
 pub mod error_code;
-/// What stands in front of every request and response.
 pub mod header;
-/// Producer ids, for idempotence and transactions.
 pub mod init_producer_id;
-/// Brokers, topics, partitions, leaders.
 pub mod metadata;
-/// The message this crate exists for.
 pub mod produce;
 
 pub use error_code::ErrorCode;

@@ -5,11 +5,11 @@
 //! | v3 | record-batch v2, transactional id: the lowest that is spoken here, and the lowest that brokers from 4.0 on accept |
 //! | v5 | log start offset in the response |
 //! | v7 | zstd allowed |
-//! | v8 | which records were refused, and why ([KIP-467](https://cwiki.apache.org/confluence/x/Sh2HBw)) |
+//! | v8 | which records were refused, and why (KIP-467) |
 //! | v9 | compact form |
-//! | v10 | the new leader in the response ([KIP-951](https://cwiki.apache.org/confluence/x/44BbDg)) |
+//! | v10 | the new leader in the response (KIP-951) |
 //! | v11, v12 | the same bytes; other meanings in transactions |
-//! | v13 | topics by id ([KIP-516](https://cwiki.apache.org/confluence/x/kRVbBw)) |
+//! | v13 | topics by id (KIP-516) |
 //!
 //! **The client's request is written by parts**, since the batch bodies go on the wire by reference
 //! and are never copied in here. The parts are a few dozen bytes each, appended to a slab:
@@ -561,7 +561,7 @@ pub struct PartitionResponse<'a> {
     pub current_leader: Option<CurrentLeader>,
 }
 
-/// Who leads a partition now ([KIP-951](https://cwiki.apache.org/confluence/x/44BbDg)).
+/// Who leads a partition now (KIP-951).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CurrentLeader {
     /// The broker's node id, −1 when unknown.
