@@ -1,0 +1,118 @@
+//! Histograms: latencies in nanoseconds, rates in records per second.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::number::{float, milli};
+
+/// Times below this many ns share a bucket: less than the stamps resolve.
+const LATENCY_MIN_NS: u64 = 256;
+/// Longer times than an hour count as an hour.
+const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
+/// Rates up to 10 billion records a second.
+const RATE_MAX: u64 = 10_000_000_000;
+/// Significant decimal figures of all of them: 0.1 %.
+const FIGURES: u8 = 3;
+
+/// An empty histogram of latencies in ns: 256 ns to 1 hour, within 0.1 %.
+pub fn latencies() -> Histogram<u64> {
+    bounded(LATENCY_MIN_NS, LATENCY_MAX_NS)
+}
+
+/// An empty histogram of rates in records per second.
+pub fn rates() -> Histogram<u64> {
+    bounded(1, RATE_MAX)
+}
+
+fn bounded(low: u64, high: u64) -> Histogram<u64> {
+    Histogram::new_with_bounds(low, high, FIGURES)
+        .expect("constant bounds that the histogram allows")
+}
+
+/// What is kept of a histogram for one interval: its occupied buckets. A thousandth of its size.
+#[derive(Clone, Debug, Default)]
+pub struct Sparse(Vec<(u64, u64)>);
+
+impl Sparse {
+    /// The occupied buckets of `histogram`.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        let buckets = histogram.iter_recorded();
+        Self(
+            buckets
+                .map(|b| (b.value_iterated_to(), b.count_at_value()))
+                .collect(),
+        )
+    }
+
+    /// Adds what is kept to a histogram with the same bounds.
+    pub fn add_to(&self, histogram: &mut Histogram<u64>) {
+        for (value, count) in &self.0 {
+            histogram.saturating_record_n(*value, *count);
+        }
+    }
+
+    /// Whether nothing was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A latency distribution in µs, as results give it.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are the percentiles")]
+pub struct Latency {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p99_9: f64,
+    pub p99_99: f64,
+    pub max: f64,
+    pub mean: f64,
+}
+
+impl Latency {
+    /// Of a histogram whose values are `unit_ns` long; `None` when nothing was recorded.
+    pub fn of(histogram: &Histogram<u64>, unit_ns: f64) -> Option<Self> {
+        if histogram.is_empty() {
+            return None;
+        }
+        let micros = |value: f64| milli(value * unit_ns / 1_000.0);
+        let at = |quantile| micros(float(histogram.value_at_quantile(quantile)));
+        Some(Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            p99_99: at(0.9999),
+            max: micros(float(histogram.max())),
+            mean: micros(histogram.mean()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_survives_being_kept_sparse() {
+        let mut first = latencies();
+        for value in [0, 100, 18_000, 18_001, 5_000_000, LATENCY_MAX_NS * 2] {
+            first.saturating_record_n(value, 7);
+        }
+        let mut again = latencies();
+        Sparse::of(&first).add_to(&mut again);
+        assert_eq!(first, again);
+    }
+
+    #[test]
+    fn figures_are_in_microseconds() {
+        let mut histogram = latencies();
+        histogram.record_n(1_000_000, 99).expect("in bounds");
+        histogram.record(50_000_000).expect("in bounds");
+        let latency = Latency::of(&histogram, 1.0).expect("recorded");
+        assert!((latency.p50 / 1_000.0 - 1.0).abs() < 0.001, "{latency:?}");
+        assert!((latency.max / 50_000.0 - 1.0).abs() < 0.001, "{latency:?}");
+        assert!(Latency::of(&latencies(), 1.0).is_none());
+    }
+}

@@ -1,0 +1,138 @@
+//! The command `init`: a scenario file with every setting, its meaning and its default, ready to run.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use crate::exit::{Exit, Failure};
+use crate::plan::{Plan, RecordSource};
+use crate::scenario::entry;
+use crate::setting::SETTINGS;
+
+/// Characters of a comment line.
+const WIDTH: usize = 96;
+
+/// Writes the file; one that is there is left alone.
+pub fn write(path: &Path) -> Result<Exit, Failure> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(|error| {
+            let name = path.display();
+            match error.kind() {
+                ErrorKind::AlreadyExists => {
+                    Failure::output(format!("{name} is there already; it was left as it is"))
+                }
+                _ => Failure::output(format!("{name} cannot be written: {error}")),
+            }
+        })?;
+    file.write_all(scenario().as_bytes())
+        .map_err(|error| Failure::output(format!("{}: {error}", path.display())))?;
+    eprintln!("Wrote {0}. Run it: ringpost-bench run {0}", path.display());
+    Ok(Exit::Good)
+}
+
+/// The file's text.
+pub fn scenario() -> String {
+    // Different from the default, to show that a scenario is more than flags.
+    let plan = Plan {
+        record_size: RecordSource::Size(1024),
+        ..Plan::default()
+    };
+    let mut out = String::from(
+        "# A scenario for `ringpost-bench run`. Every key is also a flag (--record-size for\n\
+         # record_size); flags override this file. Keys that are commented out have their defaults.\n\
+         # Sizes: B, KiB, MiB. Durations: us, ms, s, m. Counts: k, M.\n",
+    );
+    let active = [
+        "brokers",
+        "topic",
+        "partitions",
+        "record_size",
+        "rate",
+        "duration",
+        "warmup",
+    ];
+    for setting in SETTINGS.iter().filter(|setting| setting.name != "set") {
+        out.push('\n');
+        for line in wrapped(&format!(
+            "{}. Expected: {}.",
+            setting.help, setting.expected
+        )) {
+            out.push_str(&format!("# {line}\n"));
+        }
+        let example = match setting.name {
+            "records" => "100000".to_owned(),
+            "out" => "results/my-run".to_owned(),
+            _ => (setting.show)(&plan).unwrap_or_default(),
+        };
+        let off = if active.contains(&setting.name) {
+            ""
+        } else {
+            "# "
+        };
+        out.push_str(&format!("{off}{}", entry(setting, &example)));
+    }
+    out.push_str(
+        "\n# Any other setting of the engine by its name.\n[set]\n# client_id = \"my-service\"\n",
+    );
+    out
+}
+
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let full = lines
+            .last()
+            .is_some_and(|line| line.len() + word.len() + 1 > WIDTH);
+        if full {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Draft;
+
+    fn read(text: &str) -> Plan {
+        let mut draft = Draft::default();
+        draft.read_text("init.toml", text);
+        draft
+            .finish()
+            .unwrap_or_else(|faults| panic!("{faults}\n{text}"))
+    }
+
+    #[test]
+    fn what_init_writes_is_a_scenario() {
+        assert_eq!(read(&scenario()).record_size, RecordSource::Size(1024));
+    }
+
+    #[test]
+    fn the_commented_keys_are_right_too() {
+        let uncommented: String = scenario()
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                // A key and its value; everything else behind `# ` is prose.
+                Some(entry) if entry.split(' ').nth(1) == Some("=") => format!("{entry}\n"),
+                _ => format!("{line}\n"),
+            })
+            .filter(|line| !line.starts_with("client_id"))
+            .collect();
+        let plan = read(&uncommented);
+        assert_eq!(plan.records, Some(100_000));
+        for setting in SETTINGS.iter().filter(|setting| setting.name != "set") {
+            let key = format!("\n{} = ", setting.name);
+            assert!(uncommented.contains(&key), "{}", setting.name);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Ctrl-C and SIGTERM: the first ends the measured window early, the second ends the process.
+//!
+//! A run parks its main thread between samples; the handler's thread unparks it, so nothing polls.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
+
+/// Exit code of a process that was interrupted twice.
+const INTERRUPTED: i32 = 130;
+
+static INTERRUPT: OnceLock<Interrupt> = OnceLock::new();
+
+/// A handle on "somebody asked us to stop". Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    asked: AtomicBool,
+    waiting: Mutex<Option<Thread>>,
+}
+
+impl Interrupt {
+    /// Installs the process's handler (once; later calls return the same handle).
+    pub fn install() -> Self {
+        INTERRUPT
+            .get_or_init(|| {
+                let interrupt = Interrupt::default();
+                let handler = interrupt.clone();
+                // Refused only when another handler is installed: then Ctrl-C does what that one
+                // says, and the run is merely not interruptible.
+                let _ = ctrlc::set_handler(move || handler.ask());
+                interrupt
+            })
+            .clone()
+    }
+
+    /// Was it asked for?
+    pub fn asked(&self) -> bool {
+        self.inner.asked.load(Ordering::Acquire)
+    }
+
+    /// The thread to wake when it is asked for; it must look at [`asked`](Self::asked) after this.
+    pub fn wakes(&self, thread: Thread) {
+        *self
+            .inner
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(thread);
+    }
+
+    /// Parks this thread until it is asked for.
+    pub fn wait(&self) {
+        self.wakes(std::thread::current());
+        while !self.asked() {
+            std::thread::park();
+        }
+    }
+
+    fn ask(&self) {
+        if self.inner.asked.swap(true, Ordering::AcqRel) {
+            std::process::exit(INTERRUPTED);
+        }
+        if let Some(thread) = &*self
+            .inner
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            thread.unpark();
+        }
+    }
+}

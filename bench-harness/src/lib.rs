@@ -1,0 +1,53 @@
+//! The bench harness: measures a producer the way its users will feel it, and says when a number is
+//! not to be trusted. The command is `ringpost-bench`; this library holds its parts so that other
+//! clients can be measured by the same loop.
+//!
+//! A run, in the order things happen:
+//!
+//! | step | module |
+//! |---|---|
+//! | the command line and the scenario file become a checked plan | [`cli`], [`scenario`], [`setting`], [`plan`], [`units`], [`nearest`] |
+//! | client and broker get their CPUs, the broker starts | [`placement`], [`embedded_broker`], [`broker`] |
+//! | payloads, keys and intended times are made | [`corpus`], [`keyring`], [`arrival`], [`random`] |
+//! | threads send, acks are counted and timed | [`sender`], [`client`], [`run`], [`tally`], [`stamp`], [`clock`] |
+//! | the window opens, is sampled, closes; what is left drains; the broker's log is compared | [`measure`], [`usage`], [`allocations`], [`progress`], [`interrupt`] |
+//! | results | [`report`], [`histogram`], [`environment`], [`exit`] |
+//!
+//! What keeps the figures honest: payloads are prebuilt; an open loop counts from the intended time
+//! and never sleeps through its debt; only what is acked inside the window counts; the client's CPU
+//! is that of its whole process, the harness included, and the broker is another process; every
+//! record taken must settle, and the broker's log must agree, or the exit code is not 0.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("ringpost-bench measures on Linux: it needs /proc, CPU affinity and the engine");
+
+pub mod allocations;
+pub mod arrival;
+pub mod broker;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod corpus;
+pub mod embedded_broker;
+pub mod environment;
+pub mod exit;
+pub mod histogram;
+pub mod init;
+pub mod interrupt;
+pub mod keyring;
+pub mod measure;
+pub mod nearest;
+pub mod number;
+pub mod placement;
+pub mod plan;
+pub mod progress;
+pub mod random;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod sender;
+pub mod setting;
+pub mod stamp;
+pub mod tally;
+pub mod units;
+pub mod usage;

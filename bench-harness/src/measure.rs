@@ -1,0 +1,798 @@
+//! One measured run, from placement to verdict.
+//!
+//! ```text
+//! place, start broker, connect ─► warm-up ─► open window ─► … ─► close window ─► drain ─► verify
+//!                                             └── every 10 ms: acked records → a rate
+//!                                             └── every interval: histograms swapped, figures kept
+//! ```
+//! All counters are read at both edges of the window and subtracted; what settles before it opens or
+//! after it closes does not count, whenever it was sent. With a number of records the warm-up is
+//! drained first, so that the window holds exactly these.
+
+use std::cell::OnceCell;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::allocations;
+use crate::broker::BrokerReport;
+use crate::client::null::Null;
+use crate::client::{Client, Counters, Facts, Stages};
+use crate::clock::{Clock, wall};
+use crate::corpus::Corpus;
+use crate::embedded_broker::EmbeddedBroker;
+use crate::environment::Environment;
+use crate::exit::Failure;
+use crate::histogram::{Sparse, rates};
+use crate::interrupt::Interrupt;
+use crate::keyring::Keyring;
+use crate::number::{float, whole};
+use crate::placement::{self, Placement};
+use crate::plan::{Brokers, Engine, Plan, RecordSource};
+use crate::progress::Progress;
+use crate::run::Run;
+use crate::sender::Phase;
+use crate::tally::{Latencies, Settled, Taken};
+use crate::usage::{Machine, Process};
+
+/// How often the rate is sampled.
+const TICK_NS: u64 = 10_000_000;
+/// Shortest interval of the series, and about how many there are at most.
+const INTERVAL_NS_MIN: u64 = 1_000_000_000;
+const INTERVALS_MAX: u64 = 600;
+/// How long accepted records get to settle after the window, and after an interrupt.
+const DRAIN: Duration = Duration::from_secs(30);
+const DRAIN_INTERRUPTED: Duration = Duration::from_secs(5);
+/// How long the broker gets to read what was sent without asking for an answer.
+const UNANSWERED: Duration = Duration::from_secs(2);
+
+/// Everything that was measured.
+#[derive(Debug)]
+pub struct Measured {
+    /// What was asked for.
+    pub plan: Plan,
+    /// When the window opened, since 1970.
+    pub started: Duration,
+    /// Where it ran.
+    pub placement: Placement,
+    /// On what.
+    pub environment: Environment,
+    /// How the client described itself.
+    pub facts: Facts,
+    /// Whether somebody ended it early.
+    pub interrupted: bool,
+    /// Why it ended early by itself.
+    pub failure: Option<String>,
+    /// Length of the window.
+    pub elapsed_s: f64,
+    /// Between the window's edges.
+    pub window: Delta,
+    /// Records meant for the window.
+    pub offered: u64,
+    /// Of those, how many the sender never got to.
+    pub unsent: u64,
+    /// Over the whole run.
+    pub taken: Taken,
+    /// Over the whole run, after the drain.
+    pub settled: Settled,
+    /// Why records failed.
+    pub reasons: Vec<(String, u64)>,
+    /// Bytes of keys and values of what was acked (or sent, with `acks=0`) in the window.
+    pub acked_bytes: u64,
+    /// Rates of 10 ms, in records/s.
+    pub rates: Histogram<u64>,
+    /// Response and service times; the response is empty where the client cannot tell.
+    pub latencies: Latencies,
+    /// The client's own histograms over the window.
+    pub stages: Option<Stages>,
+    /// The series.
+    pub intervals: Vec<Interval>,
+    /// What the broker found in the end, if it was asked.
+    pub verified: Option<Verified>,
+}
+
+/// Differences between the window's edges.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delta {
+    /// How records settled.
+    pub settled: Settled,
+    /// What senders did.
+    pub taken: Taken,
+    /// What the client counted.
+    pub counters: Counters,
+    /// Client CPU outside the kernel, s.
+    pub cpu_user_s: f64,
+    /// Client CPU inside the kernel, s.
+    pub cpu_system_s: f64,
+    /// CPU of the embedded broker, s.
+    pub broker_cpu_s: Option<f64>,
+    /// Busy CPUs of the whole machine.
+    pub machine_busy_cpus: Option<f64>,
+    /// Steal, percent.
+    pub steal_percent: Option<f64>,
+    /// Heap allocations of the client process.
+    pub allocations: Option<u64>,
+    /// Threads that waited.
+    pub voluntary_switches: u64,
+    /// Threads that were made to wait.
+    pub involuntary_switches: u64,
+    /// Most memory so far.
+    pub peak_rss_bytes: u64,
+}
+
+/// What the broker's log says about what the client says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Verified {
+    /// Records in the log.
+    pub records: u64,
+    /// Acked but not there, or missing in the sequence.
+    pub lost: u64,
+    /// There more often than they were sent.
+    pub duplicated: u64,
+    /// There out of order.
+    pub reordered: u64,
+    /// Damaged batches.
+    pub corrupt: u64,
+}
+
+impl Verified {
+    /// Nothing wrong.
+    pub fn is_clean(&self) -> bool {
+        self.lost + self.duplicated + self.reordered + self.corrupt == 0
+    }
+}
+
+/// One interval of the series.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// From the window's start.
+    pub start: Duration,
+    /// How long it was.
+    pub length: Duration,
+    /// Records acked in it.
+    pub acked: u64,
+    /// Client CPU in it, s.
+    pub cpu_s: f64,
+    /// Its 10 ms rates.
+    pub rates: Sparse,
+    /// Its response times.
+    pub response: Sparse,
+    /// Its service times.
+    pub service: Sparse,
+}
+
+impl Measured {
+    /// Records that count: acked, or sent with `acks=0`.
+    pub fn good(&self) -> u64 {
+        self.window.settled.good()
+    }
+
+    /// Records taken but never settled.
+    pub fn unsettled(&self) -> u64 {
+        self.taken.records.saturating_sub(self.settled.total())
+    }
+
+    /// Whether everything ended as it should.
+    pub fn is_good(&self) -> bool {
+        self.failure.is_none()
+            && self.unsettled() == 0
+            && self.settled.not_written == 0
+            && self.settled.unknown == 0
+            && self.verified.is_none_or(|verified| verified.is_clean())
+    }
+}
+
+/// Everything at one moment.
+struct Edge {
+    now_ns: u64,
+    settled: Settled,
+    taken: Taken,
+    counters: Counters,
+    stages: Option<Stages>,
+    process: Process,
+    machine: Option<Machine>,
+    broker: Option<BrokerReport>,
+    allocations: Option<u64>,
+}
+
+/// Runs `plan`.
+pub fn measure(plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failure> {
+    let allowed = placement::allowed();
+    let embedded = plan.brokers == Brokers::Embedded;
+    let placement = Placement::choose(&allowed, embedded);
+    let environment = Environment::now(&allowed);
+    let mut broker = embedded
+        .then(|| EmbeddedBroker::start(&plan, &placement.broker_cpus))
+        .transpose()
+        .map_err(Failure::connection)?;
+    placement::bind(&placement.client_cpus).map_err(Failure::config)?;
+
+    let corpus = match &plan.record_size {
+        RecordSource::Size(size) => {
+            Corpus::text(*size, plan.batch.saturating_mul(4).min(256 << 20))
+        }
+        RecordSource::File(path) => Corpus::file(path),
+    }
+    .map_err(|error| Failure::config(format!("record_size: {}: {error}", plan.record_size)))?;
+    let keyring = Keyring::new(plan.keys);
+    let addresses = match (&plan.brokers, &broker) {
+        (Brokers::At(addresses), _) => addresses.clone(),
+        (Brokers::Embedded, broker) => broker
+            .iter()
+            .map(|broker| broker.address().to_owned())
+            .collect(),
+    };
+    let client: Box<dyn Client> = match plan.engine {
+        Engine::Null => Box::new(
+            Null::connect(&plan, &addresses, &corpus, &keyring).map_err(Failure::connection)?,
+        ),
+        Engine::Ringpost => {
+            return Err(Failure::config(
+                "engine=ringpost is not linked into this build",
+            ));
+        }
+    };
+    let run = Run::new(plan, Clock::new(), corpus, keyring, client.tallies());
+    interrupt.wakes(thread::current());
+    let progress = Progress::new(&run.plan);
+    let broker = &mut broker;
+    let conductor = Conductor {
+        run: &run,
+        client: &*client,
+        broker,
+        interrupt,
+        progress,
+        placement,
+        environment,
+    };
+    Ok(conductor.run())
+}
+
+/// The main thread's part of a run.
+struct Conductor<'a> {
+    run: &'a Run,
+    client: &'a dyn Client,
+    broker: &'a mut Option<EmbeddedBroker>,
+    interrupt: &'a Interrupt,
+    progress: Progress,
+    placement: Placement,
+    environment: Environment,
+}
+
+/// Why a stretch of watching ended.
+#[derive(PartialEq)]
+enum Ended {
+    Complete,
+    Interrupted,
+    Failed,
+}
+
+/// Tells all threads to end when it goes out of scope, also in a panic: a scope waits for them.
+struct EndThreads<'a> {
+    run: &'a Run,
+    phase: Option<&'a Phase>,
+}
+
+impl Drop for EndThreads<'_> {
+    fn drop(&mut self) {
+        if let Some(phase) = self.phase {
+            phase.stop();
+        }
+        self.run.end_collecting();
+    }
+}
+
+/// What the window gave.
+struct Window {
+    opened: Duration,
+    start: Edge,
+    end: Edge,
+    series: Series,
+    ended: Ended,
+    offered: u64,
+    unsent: u64,
+}
+
+impl Conductor<'_> {
+    fn run(mut self) -> Measured {
+        let (run, client) = (self.run, self.client);
+        let by_count = run.plan.records;
+        let now = run.clock.now();
+        // With a number of records, the warm-up is a phase of its own.
+        let warming = Phase::new(now, None);
+        let counted = OnceCell::new();
+        let window = thread::scope(|scope| {
+            let _end = EndThreads {
+                run,
+                phase: Some(&warming),
+            };
+            for collector in 0..client.collectors() {
+                scope.spawn(move || client.collect(run, collector));
+            }
+            let mut ended = Ended::Complete;
+            let mut senders = Vec::new();
+            if by_count.is_none() || !run.plan.warmup.is_zero() {
+                senders = spawn(scope, run, client, &warming);
+                ended = self.watch(now + nanos(run.plan.warmup), None, "warm-up");
+            }
+            let mut phase = &warming;
+            if by_count.is_some() {
+                warming.stop();
+                self.drain(&senders);
+                phase = counted.get_or_init(|| Phase::new(run.clock.now(), by_count));
+            }
+            let _end = EndThreads {
+                run,
+                phase: Some(phase),
+            };
+            if by_count.is_some() && ended == Ended::Complete {
+                senders.extend(spawn(scope, run, client, phase));
+            }
+            let window = self.window(phase, ended);
+            phase.stop();
+            self.progress.note("draining");
+            self.drain(&senders);
+            run.end_collecting();
+            if let Err(why) = client.close(self.patience()) {
+                run.fail(why);
+            }
+            window
+        });
+        self.finish(window)
+    }
+
+    /// How long accepted records get.
+    fn patience(&self) -> Duration {
+        if self.interrupt.asked() || self.run.failure().is_some() {
+            DRAIN_INTERRUPTED
+        } else {
+            DRAIN
+        }
+    }
+
+    /// Waits for senders to end and for all they sent to settle.
+    fn drain(&self, senders: &[ScopedJoinHandle<'_, ()>]) {
+        for sender in senders {
+            sender.thread().unpark();
+        }
+        let give_up = self.run.clock.now() + nanos(self.patience());
+        // Senders end within 20 ms, except one that waits for an answer that does not come: closing
+        // the client settles that one.
+        while senders.iter().any(|sender| !sender.is_finished()) && self.run.clock.now() < give_up {
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        if let Err(why) = self.client.flush(self.patience()) {
+            self.run.fail(why);
+        }
+    }
+
+    fn window(&mut self, phase: &Phase, ended: Ended) -> Window {
+        let run = self.run;
+        // The first reading pays for the slow ones; the edge's time is taken last.
+        let start = self.edge();
+        run.window.open(start.now_ns);
+        let opened = wall();
+        let mut series = Series::new(&start, run);
+        let end_ns = start.now_ns + nanos(run.plan.duration);
+        let ended = match ended {
+            Ended::Complete => self.watch(end_ns, Some(&mut series), "measuring"),
+            other => other,
+        };
+        let end = self.edge_closing();
+        series.tick(self, end.now_ns, end.settled.good(), true);
+        let (offered, unsent) = self.offered(phase, &start, &end);
+        Window {
+            opened,
+            start,
+            end,
+            series,
+            ended,
+            offered,
+            unsent,
+        }
+    }
+
+    /// Samples until `until_ns`, or until all of the counted records have settled.
+    fn watch(&mut self, until_ns: u64, mut series: Option<&mut Series>, what: &str) -> Ended {
+        let (run, client) = (self.run, self.client);
+        let started = run.clock.now();
+        let goal = series.as_ref().and_then(|series| {
+            run.plan
+                .records
+                .map(|records| series.start_settled.total() + records)
+        });
+        let mut next = started + TICK_NS;
+        loop {
+            let now = run.clock.now();
+            if self.interrupt.asked() {
+                return Ended::Interrupted;
+            }
+            if run.failure().is_some() {
+                return Ended::Failed;
+            }
+            let settled = client.settled().unwrap_or_else(|| run.settled());
+            if goal.is_some_and(|goal| settled.total() >= goal) || now >= until_ns {
+                return Ended::Complete;
+            }
+            if now >= next {
+                if let Some(series) = &mut series {
+                    series.tick(self, now, settled.good(), false);
+                }
+                self.progress
+                    .tick(what, now - started, until_ns - started, now, settled.good());
+                // Late ticks do not shift the grid.
+                next += (now - next + TICK_NS) / TICK_NS * TICK_NS;
+            }
+            let wait = next.min(until_ns).saturating_sub(now);
+            thread::park_timeout(Duration::from_nanos(wait));
+        }
+    }
+
+    fn edge(&mut self) -> Edge {
+        let broker = self.broker_report();
+        let stages = self.client.stages();
+        let machine = Machine::now();
+        Edge {
+            counters: self.client.counters(),
+            allocations: allocations::so_far(),
+            process: Process::now(),
+            taken: self.run.taken(),
+            settled: self.client.settled().unwrap_or_else(|| self.run.settled()),
+            now_ns: self.run.clock.now(),
+            broker,
+            stages,
+            machine,
+        }
+    }
+
+    /// The same, the slow readings last; closes the window.
+    fn edge_closing(&mut self) -> Edge {
+        let run = self.run;
+        let mut now_ns = run.clock.now();
+        let settled = self.client.settled().unwrap_or_else(|| run.settled());
+        let taken = run.taken();
+        let process = Process::now();
+        let allocations = allocations::so_far();
+        let counters = self.client.counters();
+        run.window.close(now_ns);
+        // Counted records end with the last one, not with our noticing it.
+        if run.plan.records.is_some()
+            && let Some(last) = run.settled.iter().map(|tally| tally.last_ns()).max()
+            && last > 0
+        {
+            now_ns = now_ns.min(last);
+        }
+        Edge {
+            now_ns,
+            settled,
+            taken,
+            counters,
+            stages: self.client.stages(),
+            process,
+            machine: Machine::now(),
+            broker: self.broker_report(),
+            allocations,
+        }
+    }
+
+    fn broker_report(&mut self) -> Option<BrokerReport> {
+        match self.broker.as_mut().map(EmbeddedBroker::report)? {
+            Ok(report) => Some(report),
+            Err(why) => {
+                self.run.fail(why);
+                None
+            }
+        }
+    }
+
+    /// Records meant for the window, and how many of them no sender got to.
+    fn offered(&self, phase: &Phase, start: &Edge, end: &Edge) -> (u64, u64) {
+        let taken = end.taken.records - start.taken.records;
+        if let Some(records) = self.run.plan.records {
+            return (records, records.saturating_sub(taken));
+        }
+        let schedules: Option<Vec<_>> = (0..self.run.plan.producers)
+            .map(|sender| phase.schedule(self.run, sender))
+            .collect();
+        let Some(schedules) = schedules else {
+            return (taken, 0);
+        };
+        let due = |time_ns| {
+            schedules
+                .iter()
+                .map(|schedule| schedule.due_before(time_ns))
+                .sum::<u64>()
+        };
+        let due_end: u64 = due(end.now_ns);
+        (
+            due_end - due(start.now_ns),
+            due_end.saturating_sub(end.taken.records),
+        )
+    }
+
+    fn finish(mut self, window: Window) -> Measured {
+        let (run, client) = (self.run, self.client);
+        let settled = client.settled().unwrap_or_else(|| run.settled());
+        let taken = run.taken();
+        let verified = self.verify(taken, settled);
+        let Window {
+            opened,
+            start,
+            end,
+            mut series,
+            ended,
+            offered,
+            unsent,
+        } = window;
+        let delta = delta(&start, &end);
+        let stages = end
+            .stages
+            .zip(start.stages)
+            .map(|(end, start)| end.since(&start));
+        if client.settled().is_some()
+            && let Some(stages) = &stages
+        {
+            // One-way: the engine times records itself, in µs, from the append on.
+            series.latencies = Latencies::default();
+            for bucket in stages.append_to_ack.iter_recorded() {
+                let nanos = bucket.value_iterated_to().saturating_mul(1_000);
+                series
+                    .latencies
+                    .service
+                    .saturating_record_n(nanos, bucket.count_at_value());
+            }
+        }
+        self.progress.end();
+        Measured {
+            started: opened,
+            environment: Environment {
+                steal_percent: delta.steal_percent,
+                ..self.environment
+            },
+            placement: self.placement,
+            facts: client.facts(),
+            interrupted: ended == Ended::Interrupted || self.interrupt.asked(),
+            failure: run.failure(),
+            elapsed_s: float(end.now_ns - start.now_ns) / 1e9,
+            window: delta,
+            offered,
+            unsent,
+            taken,
+            settled,
+            reasons: reasons(run),
+            acked_bytes: bytes_of(delta.settled.good(), taken),
+            rates: series.rates,
+            latencies: series.latencies,
+            stages,
+            intervals: series.intervals,
+            verified,
+            plan: run.plan.clone(),
+        }
+    }
+
+    /// Compares the client's count with the broker's log.
+    fn verify(&mut self, taken: Taken, settled: Settled) -> Option<Verified> {
+        let run = self.run;
+        let mut report = self.broker_report()?;
+        if !run.plan.verify {
+            return None;
+        }
+        // What nobody answers for is on its way to the broker for a moment yet.
+        let give_up = run.clock.now() + nanos(UNANSWERED);
+        while report.records < settled.sent && run.clock.now() < give_up {
+            thread::park_timeout(Duration::from_millis(10));
+            report = self.broker_report()?;
+        }
+        Some(Verified {
+            records: report.records,
+            lost: report
+                .lost
+                .max(settled.good().saturating_sub(report.records)),
+            duplicated: report
+                .duplicated
+                .max(report.records.saturating_sub(taken.records)),
+            reordered: report.reordered,
+            corrupt: report.corrupt,
+        })
+    }
+}
+
+fn spawn<'scope, 'env>(
+    scope: &'scope thread::Scope<'scope, 'env>,
+    run: &'scope Run,
+    client: &'scope dyn Client,
+    phase: &'scope Phase,
+) -> Vec<ScopedJoinHandle<'scope, ()>> {
+    (0..run.plan.producers)
+        .map(|sender| scope.spawn(move || client.send(run, phase, sender)))
+        .collect()
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn reasons(run: &Run) -> Vec<(String, u64)> {
+    let mut all: Vec<(String, u64)> = Vec::new();
+    for (why, records) in run.settled.iter().flat_map(|tally| tally.reasons()) {
+        match all.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, count)) => *count += records,
+            None => all.push((why, records)),
+        }
+    }
+    all
+}
+
+/// Bytes of `records` of what was taken: exact when all records have one size.
+fn bytes_of(records: u64, taken: Taken) -> u64 {
+    if taken.records == 0 {
+        return 0;
+    }
+    let bytes = u128::from(records) * u128::from(taken.bytes) / u128::from(taken.records);
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+fn delta(start: &Edge, end: &Edge) -> Delta {
+    let less = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
+    let (now, then) = (&end.counters, &start.counters);
+    let machine = end
+        .machine
+        .zip(start.machine)
+        .map(|(end, start)| end.since(&start));
+    Delta {
+        settled: end.settled.since(&start.settled),
+        taken: Taken {
+            records: end.taken.records - start.taken.records,
+            bytes: end.taken.bytes - start.taken.bytes,
+            full_waits: end.taken.full_waits - start.taken.full_waits,
+            blocked_ns: end.taken.blocked_ns - start.taken.blocked_ns,
+        },
+        counters: Counters {
+            batches: less(now.batches, then.batches),
+            requests: less(now.requests, then.requests),
+            retries: less(now.retries, then.retries),
+            kernel_entries: less(now.kernel_entries, then.kernel_entries),
+            wakes: less(now.wakes, then.wakes),
+        },
+        cpu_user_s: end.process.user_s - start.process.user_s,
+        cpu_system_s: end.process.system_s - start.process.system_s,
+        broker_cpu_s: end
+            .broker
+            .zip(start.broker)
+            .map(|(end, start)| end.process.cpu_s() - start.process.cpu_s()),
+        machine_busy_cpus: machine.map(|(busy, _)| busy),
+        steal_percent: machine.map(|(_, steal)| steal),
+        allocations: less(end.allocations, start.allocations),
+        voluntary_switches: end.process.voluntary_switches - start.process.voluntary_switches,
+        involuntary_switches: end.process.involuntary_switches - start.process.involuntary_switches,
+        peak_rss_bytes: end.process.peak_rss_bytes,
+    }
+}
+
+/// The window's histograms and series.
+struct Series {
+    start_ns: u64,
+    start_settled: Settled,
+    /// The last tick.
+    tick_ns: u64,
+    tick_good: u64,
+    /// The interval under way.
+    interval_ns: u64,
+    interval_length_ns: u64,
+    interval_good: u64,
+    interval_cpu_s: f64,
+    interval_rates: Histogram<u64>,
+    interval_stages: Option<Stages>,
+    /// Of the whole window.
+    rates: Histogram<u64>,
+    latencies: Latencies,
+    intervals: Vec<Interval>,
+}
+
+impl Series {
+    fn new(start: &Edge, run: &Run) -> Self {
+        Self {
+            start_ns: start.now_ns,
+            start_settled: start.settled,
+            tick_ns: start.now_ns,
+            tick_good: start.settled.good(),
+            interval_ns: start.now_ns,
+            interval_length_ns: INTERVAL_NS_MIN.max(nanos(run.plan.duration) / INTERVALS_MAX),
+            interval_good: start.settled.good(),
+            interval_cpu_s: start.process.cpu_s(),
+            interval_rates: rates(),
+            interval_stages: start.stages.clone(),
+            rates: rates(),
+            latencies: Latencies::default(),
+            intervals: Vec::new(),
+        }
+    }
+
+    /// Notes how many records are good by now.
+    fn tick(&mut self, conductor: &Conductor<'_>, now_ns: u64, good: u64, last: bool) {
+        let length = now_ns.saturating_sub(self.tick_ns);
+        if length >= TICK_NS / 2 {
+            let rate = float(good.saturating_sub(self.tick_good)) * 1e9 / float(length);
+            // A sample that came late stands for all the ticks it covers.
+            let ticks = ((length + TICK_NS / 2) / TICK_NS).max(1);
+            self.interval_rates.saturating_record_n(whole(rate), ticks);
+            (self.tick_ns, self.tick_good) = (now_ns, good);
+        }
+        let length = now_ns.saturating_sub(self.interval_ns);
+        if length >= self.interval_length_ns || (last && length > 0) {
+            self.end_interval(conductor, now_ns, good);
+        }
+    }
+
+    fn end_interval(&mut self, conductor: &Conductor<'_>, now_ns: u64, good: u64) {
+        let mut latencies = Latencies::default();
+        for tally in &conductor.run.settled {
+            tally.take_latencies(&mut latencies);
+        }
+        if conductor.client.settled().is_some()
+            && let Some(stages) = conductor.client.stages()
+        {
+            if let Some(earlier) = &self.interval_stages {
+                let interval = stages.clone().since(earlier);
+                for bucket in interval.append_to_ack.iter_recorded() {
+                    let nanos = bucket.value_iterated_to().saturating_mul(1_000);
+                    latencies
+                        .service
+                        .saturating_record_n(nanos, bucket.count_at_value());
+                }
+            }
+            self.interval_stages = Some(stages);
+        }
+        let cpu_s = Process::now().cpu_s();
+        self.intervals.push(Interval {
+            start: Duration::from_nanos(self.interval_ns - self.start_ns),
+            length: Duration::from_nanos(now_ns - self.interval_ns),
+            acked: good - self.interval_good,
+            cpu_s: cpu_s - self.interval_cpu_s,
+            rates: Sparse::of(&self.interval_rates),
+            response: Sparse::of(&latencies.response),
+            service: Sparse::of(&latencies.service),
+        });
+        // Same bounds: adding cannot fail.
+        let _ = self.rates.add(&self.interval_rates);
+        let _ = self.latencies.response.add(&latencies.response);
+        let _ = self.latencies.service.add(&latencies.service);
+        self.interval_rates.reset();
+        (self.interval_ns, self.interval_good, self.interval_cpu_s) = (now_ns, good, cpu_s);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::number::count;
+
+    #[test]
+    fn bytes_are_exact_for_one_size_and_fair_for_many() {
+        let taken = Taken {
+            records: 3,
+            bytes: 300,
+            ..Taken::default()
+        };
+        assert_eq!(bytes_of(2, taken), 200);
+        assert_eq!(bytes_of(7, Taken::default()), 0);
+        let many = Taken {
+            records: count(usize::MAX),
+            bytes: u64::MAX,
+            ..Taken::default()
+        };
+        assert_eq!(bytes_of(u64::MAX, many), u64::MAX);
+    }
+
+    #[test]
+    fn a_run_is_good_only_when_its_log_is() {
+        let mut verified = Verified {
+            records: 10,
+            ..Verified::default()
+        };
+        assert!(verified.is_clean());
+        verified.lost = 1;
+        assert!(!verified.is_clean());
+    }
+}

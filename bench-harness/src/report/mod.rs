@@ -1,0 +1,6 @@
+//! Results: as one JSON document, as text for people, as a folder.
+
+pub mod document;
+pub mod folder;
+pub mod picture;
+pub mod text;

@@ -1,0 +1,542 @@
+//! The program as people and scripts use it: real processes, real sockets on 127.0.0.1.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+fn bench(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-bench"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    bench(arguments).output().expect("the program runs")
+}
+
+/// The one document on stdout.
+fn document(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        panic!("not one JSON document: {error}\nstdout: {out}\nstderr: {err}")
+    })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn number(document: &Value, path: &str) -> f64 {
+    document
+        .pointer(path)
+        .and_then(Value::as_f64)
+        .unwrap_or_else(|| panic!("{path} is not a number in {document:#}"))
+}
+
+/// A folder of this test alone, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("ringpost-bench-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const SHORT: [&str; 6] = ["--engine", "null", "--duration", "1s", "--warmup", "200ms"];
+
+#[test]
+fn a_run_prints_one_document_with_every_field() {
+    let output = run(&[&["run", "--format", "json"], &SHORT[..]].concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let document = document(&output);
+    for path in [
+        "/offered_records",
+        "/acked_records",
+        "/acked_bytes",
+        "/elapsed_s",
+        "/records_per_s",
+        "/mib_per_s",
+        "/cpu_us_per_record",
+        "/throughput/p1",
+        "/throughput/p99",
+        "/latency_us/response/p50",
+        "/latency_us/response/p99_99",
+        "/latency_us/service/max",
+        "/latency_us/service/mean",
+        "/kernel_entries_per_request",
+        "/records_per_batch",
+        "/batches_per_request",
+        "/requests",
+        "/peak_rss_bytes",
+        "/verified/records",
+    ] {
+        assert!(number(&document, path) > 0.0, "{path} in {document:#}");
+    }
+    for path in [
+        "/sent_records",
+        "/not_written_records",
+        "/unknown_records",
+        "/retries",
+        "/verified/lost",
+        "/verified/duplicated",
+        "/verified/reordered",
+        "/verified/corrupt",
+        "/run/unsettled_records",
+    ] {
+        assert_eq!(number(&document, path), 0.0, "{path} in {document:#}");
+    }
+    for path in [
+        "/cpu_user_s",
+        "/cpu_system_s",
+        "/broker_cpu_s",
+        "/allocations_per_record",
+    ] {
+        number(&document, path);
+    }
+    for (path, value) in [
+        ("/schema", "ringpost-bench/run/1"),
+        ("/engine", "null"),
+        ("/driver", "socket"),
+        ("/config/record_size", "100B"),
+        ("/config/acks", "all"),
+    ] {
+        assert_eq!(
+            document.pointer(path).and_then(Value::as_str),
+            Some(value),
+            "{path}"
+        );
+    }
+    assert_eq!(document["interrupted"], Value::Bool(false));
+    for path in [
+        "/driver_reason",
+        "/environment/kernel",
+        "/environment/io_uring",
+    ] {
+        assert!(
+            document.pointer(path).is_some_and(Value::is_string),
+            "{path}"
+        );
+    }
+    assert!(document.pointer("/latency_us/stages").is_some());
+    // Every record taken over the whole run is in the broker's log.
+    assert_eq!(
+        document["verified"]["records"],
+        document["run"]["taken_records"]
+    );
+    assert_eq!(
+        number(&document, "/acked_bytes"),
+        100.0 * number(&document, "/acked_records"),
+        "keys and values only"
+    );
+}
+
+#[test]
+fn a_number_of_records_is_measured_to_the_record_or_batch() {
+    let output = run(&[
+        "run",
+        "--engine",
+        "null",
+        "--records",
+        "50k",
+        "--warmup",
+        "0s",
+        "--batch",
+        "4KiB",
+        "--partitions",
+        "1",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let document = document(&output);
+    let acked = number(&document, "/acked_records");
+    // `null` sends whole batches, up to a request's worth too many.
+    assert!((50_000.0..70_000.0).contains(&acked), "{acked}");
+    assert_eq!(document["verified"]["records"], document["acked_records"]);
+}
+
+#[test]
+fn the_text_report_shows_figures_pictures_and_placement() {
+    let output = run(&[&["run"], &SHORT[..]].concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let report = text(&output.stdout);
+    for said in [
+        "Verified: ",
+        "CPU per record",
+        "records/s acked",
+        "driver",
+        "placement",
+        "Throughput, over intervals of 10 ms",
+        "Latency, intended send → ack",
+        "█",
+        "record_size=100B",
+    ] {
+        assert!(report.contains(said), "{said} is not in\n{report}");
+    }
+    assert!(text(&output.stderr).contains("measuring"), "the live line");
+}
+
+#[test]
+fn payloads_of_a_file_with_keys_and_a_codec() {
+    let folder = Folder::new("corpus");
+    let lines: String = (0..5_000)
+        .map(|line| format!("event {line} of a file\n"))
+        .collect();
+    fs::write(folder.path("events"), lines).expect("written");
+    let corpus = folder.path("events");
+    let output = run(&[
+        &[
+            "run",
+            "--record-size",
+            &corpus,
+            "--keys",
+            "zipf:100,1.1",
+            "--compression",
+            "lz4",
+        ],
+        &["--format", "json"],
+        &SHORT[..],
+    ]
+    .concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let document = document(&output);
+    assert!(number(&document, "/acked_records") > 0.0);
+    let size = number(&document, "/acked_bytes") / number(&document, "/acked_records");
+    assert!(
+        (30.0..40.0).contains(&size),
+        "a key and a line have about 34 bytes, not {size}"
+    );
+}
+
+#[test]
+fn a_results_folder_holds_the_run_and_its_histograms() {
+    let folder = Folder::new("out");
+    let out = folder.path("deep/result");
+    let arguments = [&["run", "--format", "json", "--out", &out], &SHORT[..]].concat();
+    let output = run(&arguments);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let printed = document(&output);
+    let file = |name: &str| fs::read_to_string(Path::new(&out).join(name)).expect(name);
+
+    let kept: Value = serde_json::from_str(&file("run.json")).expect("JSON");
+    assert_eq!(kept["acked_records"], printed["acked_records"]);
+    let intervals = kept["intervals"].as_array().expect("a series");
+    let sum: f64 = intervals
+        .iter()
+        .map(|interval| number(interval, "/acked_records"))
+        .sum();
+    assert_eq!(
+        sum,
+        number(&printed, "/acked_records"),
+        "intervals add up to the window"
+    );
+
+    let acked = number(&printed, "/acked_records");
+    assert_eq!(
+        logged(&file("response.hlog"), &printed, "/latency_us/response"),
+        acked
+    );
+    assert_eq!(
+        logged(&file("service.hlog"), &printed, "/latency_us/service"),
+        acked
+    );
+    assert!(file("throughput.hlog").contains("HIST"));
+    assert!(file("README.md").contains("--engine null"));
+    assert!(file("summary.md").contains("CPU µs/record"));
+
+    // The scenario as resolved repeats the run.
+    let scenario = Path::new(&out).join("scenario.toml").display().to_string();
+    let again = run(&[
+        "run",
+        &scenario,
+        "--duration",
+        "1ms",
+        "--warmup",
+        "0s",
+        "--format",
+        "json",
+    ]);
+    let again = document(&again);
+    for key in ["engine", "partitions", "record_size", "batch", "acks"] {
+        assert_eq!(again["config"][key], printed["config"][key], "{key}");
+    }
+}
+
+/// How many values an interval log holds, after checking its percentiles against the document's.
+fn logged(log: &str, document: &Value, latency: &str) -> f64 {
+    let mut all = Histogram::<u64>::new_with_bounds(256, 3_600_000_000_000, 3).expect("bounds");
+    for entry in IntervalLogIterator::new(log.as_bytes()) {
+        let LogEntry::Interval(interval) = entry.expect("an interval log") else {
+            continue;
+        };
+        use base64::Engine as _;
+        let packed = base64::engine::general_purpose::STANDARD
+            .decode(interval.encoded_histogram())
+            .expect("base64");
+        let one: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut &packed[..])
+            .expect("a V2 deflate histogram");
+        all.add(&one).expect("the same bounds");
+    }
+    let p99 = number(document, &format!("{latency}/p99"));
+    let read =
+        f64::from(u32::try_from(all.value_at_quantile(0.99) / 1_000).expect("below an hour"));
+    assert!(
+        (p99 - read).abs() <= p99 / 100.0 + 1.0,
+        "{latency}: {p99} in the document, {read} here"
+    );
+    f64::from(u32::try_from(all.len()).expect("a second's records"))
+}
+
+#[test]
+fn init_writes_a_scenario_that_runs() {
+    let folder = Folder::new("init");
+    let file = folder.path("mine.toml");
+    assert_eq!(code(&run(&["init", &file])), Some(0));
+    let output = run(&[&["run", &file, "--format", "json"], &SHORT[..]].concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    assert_eq!(document(&output)["config"]["record_size"], "1KiB");
+
+    let again = run(&["init", &file]);
+    assert_eq!(code(&again), Some(5));
+    assert!(
+        text(&again.stderr).contains("left as it is"),
+        "{}",
+        text(&again.stderr)
+    );
+}
+
+#[test]
+fn the_smoke_scenario_runs() {
+    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/smoke.toml");
+    let output = run(&["run", scenario, "--engine", "null", "--format", "json"]);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    assert_eq!(document(&output)["config"]["topic"], "smoke");
+}
+
+#[test]
+fn all_faults_of_a_scenario_are_told_at_once() {
+    let folder = Folder::new("faults");
+    let file = folder.path("bad.toml");
+    fs::write(&file, "partition = 3\nrecord_size = \"100\"\nacks = 2\n").expect("written");
+    let output = run(&["run", &file, "--rate", "fast"]);
+    assert_eq!(code(&output), Some(2));
+    let told = text(&output.stderr);
+    for said in [
+        format!("{file}:1: partition: there is no such key; did you mean `partitions`?"),
+        format!("{file}:2: record_size: `100` is not allowed"),
+        format!("{file}:3: acks: `2` is not allowed; expected `0`, `1` or `all`"),
+        "--rate: `fast` is not allowed; expected `max` or a number".into(),
+    ] {
+        assert!(told.contains(&said), "{said}\nis not in\n{told}");
+    }
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn an_unknown_flag_names_the_nearest() {
+    let output = run(&["run", "--compresion", "lz4"]);
+    assert_eq!(code(&output), Some(2));
+    assert!(
+        text(&output.stderr).contains("--compression"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    let output = run(&[&["run", "--brokers", &address], &SHORT[..]].concat());
+    assert_eq!(code(&output), Some(4));
+    assert!(
+        text(&output.stderr).contains(&address),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+/// A child that is ended when the test is, however that ends.
+struct Running(Child);
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        Self(bench(arguments).spawn().expect("the program starts"))
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).expect("a pid"))
+    }
+
+    /// The program's own child processes.
+    fn children(&self) -> Vec<i32> {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.expect("the kernel lists children");
+        children
+            .split_whitespace()
+            .map(|pid| pid.parse().expect("a pid"))
+            .collect()
+    }
+
+    /// Reads stderr up to a line that contains `what`.
+    fn until(&mut self, what: &str) {
+        let mut lines = BufReader::new(self.0.stderr.as_mut().expect("piped")).lines();
+        let found = lines.any(|line| line.expect("text").contains(what));
+        assert!(found, "it never said `{what}`");
+    }
+
+    fn wait(mut self) -> Output {
+        let stdout = self.0.stdout.take().expect("piped");
+        let read = std::thread::spawn(move || std::io::read_to_string(stdout).expect("text"));
+        let stderr = std::io::read_to_string(self.0.stderr.take().expect("piped")).expect("text");
+        let status = self.0.wait().expect("it ends");
+        let stdout = read.join().expect("read");
+        Output {
+            status,
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether the process is gone, or only waits for somebody to take note.
+fn is_gone(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" Z"))
+    })
+}
+
+const LONG: [&str; 8] = [
+    "run",
+    "--engine",
+    "null",
+    "--warmup",
+    "0s",
+    "--duration",
+    "10m",
+    "--format=json",
+];
+
+#[test]
+fn an_interrupt_ends_the_window_and_prints_what_was_measured() {
+    let mut running = Running::start(&LONG);
+    running.until("measuring");
+    let children = running.children();
+    assert_eq!(children.len(), 1, "the broker");
+    kill(running.pid(), Signal::SIGINT).expect("signalled");
+    let output = running.wait();
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let document = document(&output);
+    assert_eq!(document["interrupted"], Value::Bool(true));
+    assert!(number(&document, "/acked_records") > 0.0);
+    assert_eq!(
+        document["verified"]["records"],
+        document["run"]["taken_records"]
+    );
+    assert!(is_gone(children[0]), "the broker outlived its run");
+}
+
+#[test]
+fn the_broker_does_not_outlive_a_killed_run() {
+    let mut running = Running::start(&LONG);
+    running.until("measuring");
+    let broker = running.children()[0];
+    kill(running.pid(), Signal::SIGKILL).expect("signalled");
+    running.wait();
+    while !is_gone(broker) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_run_whose_broker_dies_says_so() {
+    let mut running = Running::start(&LONG);
+    running.until("measuring");
+    kill(Pid::from_raw(running.children()[0]), Signal::SIGKILL).expect("signalled");
+    let output = running.wait();
+    assert_eq!(code(&output), Some(4), "{}", text(&output.stderr));
+    let document = document(&output);
+    assert!(document["failure"].is_string(), "{document:#}");
+    assert_eq!(document["good"], Value::Bool(false));
+}
+
+#[test]
+fn a_broker_in_the_foreground_serves_a_run_and_reports() {
+    let mut broker = Running::start(&["broker", "--listen", "127.0.0.1:0", "--partitions", "2"]);
+    let mut line = String::new();
+    let mut stdout = BufReader::new(broker.0.stdout.take().expect("piped"));
+    stdout.read_line(&mut line).expect("text");
+    let address = line
+        .strip_prefix("listening=")
+        .and_then(|rest| rest.split_whitespace().next())
+        .unwrap_or_else(|| panic!("`{line}`"))
+        .to_owned();
+    let arguments = [
+        "run",
+        "--brokers",
+        &address,
+        "--topic",
+        "t",
+        "--format",
+        "json",
+    ];
+    let output = run(&[&arguments[..], &SHORT[..]].concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let document = document(&output);
+    assert!(number(&document, "/acked_records") > 0.0);
+    assert!(
+        document["verified"].is_null(),
+        "only an embedded broker can be asked"
+    );
+
+    kill(broker.pid(), Signal::SIGTERM).expect("signalled");
+    let report = std::io::read_to_string(stdout).expect("text");
+    assert!(
+        report.contains("lost 0, duplicated 0, reordered 0, corrupt 0"),
+        "{report}"
+    );
+    assert!(broker.0.wait().expect("it ends").success());
+}
