@@ -137,8 +137,10 @@ impl<B: Buffer> OpenBatch<B> {
         self.room_for(size.total)
     }
 
+    /// Whether the last buffer has so much room.
     #[inline]
-    fn room_for(&self, bytes: usize) -> Fit {
+    #[must_use]
+    pub fn room_for(&self, bytes: usize) -> Fit {
         match &self.tail {
             Some(tail) if tail.capacity() - tail.filled().len() >= bytes => Fit::Fits,
             _ => Fit::NeedsBuffer(bytes),

@@ -81,6 +81,9 @@ pub enum Why {
     /// The partition's sequence was broken, and whether this batch was stored cannot be told.
     #[error("the partition's sequence was broken by a failure before it")]
     SequenceBroken,
+    /// The shard that had it ended by a panic or because the kernel failed it. The log says more.
+    #[error("the shard that had it is gone; the log says why")]
+    ShardLost,
     /// The producer was closed before it was acknowledged.
     #[error("the producer was closed")]
     Closed,

@@ -30,7 +30,10 @@ pub(crate) fn wall_ms_coarse() -> i64 {
 
 #[inline]
 fn read(clock: libc::clockid_t) -> (i64, i64) {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a valid timespec for the call to write, and is not kept by it.
     let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
     // It fails for clocks that do not exist; these exist on every Linux.

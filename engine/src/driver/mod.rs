@@ -38,6 +38,7 @@
 //! | `conformance` | the contract as tests, run against every driver |
 
 mod choice;
+pub(crate) mod clock;
 #[cfg(test)]
 mod conformance;
 mod epoll;
@@ -53,18 +54,19 @@ use std::time::Duration;
 use ringpost_core::connection::ConnId;
 use ringpost_memory::Piece;
 
-pub use choice::{ChosenDriver, DriverChoice, DriverKind, UnknownDriver};
-pub use epoll::EpollDriver;
-pub use ring::{RingDriver, RingRefused, probe_ring};
-pub use waker::Waker;
+pub use choice::DriverChoice;
+pub(crate) use choice::{ChosenDriver, DriverKind};
+pub(crate) use epoll::EpollDriver;
+pub(crate) use ring::RingDriver;
+pub(crate) use waker::Waker;
 
 /// What a driver sends: pieces that go on the wire one after the other. The vector is handed back
 /// through [`Events::released`], to be filled again.
-pub type Frame = Vec<Piece>;
+pub(crate) type Frame = Vec<Piece>;
 
 /// Socket settings of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SocketOptions {
+pub(crate) struct SocketOptions {
     /// `TCP_USER_TIMEOUT`: unacknowledged bytes older than this end the connection. Zero leaves the
     /// system's own.
     pub user_timeout: Duration,
@@ -78,7 +80,7 @@ pub struct SocketOptions {
 
 /// How long [`Driver::turn`] may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
+pub(crate) enum Wait {
     /// Not at all: submit, report what is there, return.
     No,
     /// Until something is reported, the waker is used, or so much time has passed.
@@ -88,7 +90,7 @@ pub enum Wait {
 }
 
 /// What a driver reports, during [`Driver::turn`] only.
-pub trait Events {
+pub(crate) trait Events {
     /// The connection is open.
     fn connected(&mut self, conn: ConnId);
     /// The connection could not be made; `conn` is gone.
@@ -104,7 +106,7 @@ pub trait Events {
 }
 
 /// The kernel as a shard sees it. See the module's doc for the contract.
-pub trait Driver {
+pub(crate) trait Driver {
     /// Starts a connection. `conn` must not be in use.
     fn connect(&mut self, conn: ConnId, addr: SocketAddr, options: &SocketOptions);
     /// Sends a frame (not empty, no empty pieces). The connection must be open and without a frame.
@@ -128,7 +130,7 @@ pub trait Driver {
 
 /// Counts of a driver, since its creation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DriverCounters {
+pub(crate) struct DriverCounters {
     /// Kernel entries made by the loop: `io_uring_enter`, or `epoll_wait` + `sendmsg` + `recv`.
     pub kernel_entries: u64,
     /// Send operations given to the kernel.

@@ -30,9 +30,11 @@ impl<M: Memory, T> Dispatcher<M, T> {
     }
 
     pub(super) fn conn_id(&self, index: usize) -> ConnId {
-        let slot = u16::try_from(index).unwrap_or(u16::MAX);
+        let slot = u16::try_from(index)
+            .ok()
+            .and_then(|index| index.checked_add(FIRST_SLOT));
         ConnId {
-            slot,
+            slot: slot.expect("connections are bounded: see `update_broker`"),
             generation: self.connections[index].generation,
         }
     }

@@ -31,6 +31,8 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::net::SocketAddr;
 
+use ringpost_codec::kafka::ErrorCode;
+
 use crate::batch::{CutBatch, Part};
 use crate::batch_in_flight::{Batch, Moments};
 use crate::buffer::{Buffer, Memory};
@@ -195,6 +197,9 @@ pub struct Dispatcher<M: Memory, T> {
     actions: VecDeque<Action<M::Piece>>,
     settled: VecDeque<Settled<M::Piece, T>>,
     random: Random,
+    /// The cluster refused us a producer id.
+    identity_refused: Option<ErrorCode>,
+    routes_changed: bool,
     /// A lane's lock was taken when we wanted it.
     contended: bool,
     counters: Counters,
@@ -260,6 +265,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
             actions: VecDeque::new(),
             settled: VecDeque::new(),
             random: Random::new(seed),
+            identity_refused: None,
+            routes_changed: false,
             contended: false,
             counters: Counters::default(),
             spare: Spare {
@@ -397,6 +404,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.connections[listed].ready.retain(|other| *other != id);
         }
         lane.connection = lane.target;
+        self.routes_changed = true;
     }
 
     /// Which connection a lane's records go to just now.
@@ -459,6 +467,16 @@ impl<M: Memory, T> Dispatcher<M, T> {
     pub fn identity(&mut self, identity: ProducerIdentity) {
         self.identity = Some(identity);
         self.identity_asked = false;
+    }
+
+    /// The cluster gives no producer id, for good: everything that waits for one ends.
+    pub fn identity_refused(&mut self, code: ErrorCode) {
+        self.identity_refused = Some(code);
+    }
+
+    /// Whether lanes go to other connections than when this was last asked.
+    pub fn routes_changed(&mut self) -> bool {
+        core::mem::take(&mut self.routes_changed)
     }
 
     fn ask_identity(&mut self) {
@@ -550,9 +568,40 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 }
             }
         }
+        if let Some(code) = self.identity_refused.take() {
+            self.refuse_all(now, code, supply);
+        }
         for index in 0..self.connections.len() {
             self.refuse_unsupported(now, index, supply);
             self.send_if_due(now, index, supply);
+        }
+    }
+
+    /// Ends what waits for a producer id that will not come. Later records ask again.
+    fn refuse_all<S>(&mut self, now: Time, code: ErrorCode, supply: &mut S)
+    where
+        S: Supply<Memory = M, Ticket = T>,
+    {
+        self.identity_asked = false;
+        for index in 0..self.lanes.len() {
+            let id = LaneId(u32::try_from(index).unwrap_or(u32::MAX));
+            let broker = self.lanes[index]
+                .as_ref()
+                .and_then(|lane| lane.connection)
+                .map_or(BrokerId(-1), |connection| {
+                    self.connections[connection].broker
+                });
+            let cause = Cause::Broker {
+                broker,
+                code,
+                message: None,
+            };
+            while let Some(batch) = self.lanes[index].as_mut().and_then(|l| l.queue.pop_front()) {
+                self.fail(id, batch, Why::Rejected, Some(cause.clone()));
+            }
+            while let Some(batch) = self.draw(now, id, supply) {
+                self.fail(id, batch, Why::Rejected, Some(cause.clone()));
+            }
         }
     }
 

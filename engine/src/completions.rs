@@ -1,0 +1,178 @@
+//! Outcomes by queue: records go in with a tag, tags come out with outcomes.
+//!
+//! For services that run a loop of their own: no future, no callback, no allocation per record. The
+//! tags lie with the batch; the queue has one entry per batch. Room for that entry is reserved when
+//! the first tagged record of a batch is accepted, and a record that finds no room is refused as
+//! `Full`: a queue that nobody drains stays bounded and never holds up the network.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ringpost_core::outcome::Verdict;
+
+use crate::outcome::Outcome;
+
+/// The outcome of a record that was sent with `enqueue`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// As it was given.
+    pub tag: u64,
+    /// What became of the record.
+    pub outcome: Outcome,
+}
+
+/// The outcomes of records sent with `enqueue`, in batches, in no order across partitions.
+#[derive(Debug)]
+pub struct CompletionQueue {
+    batches_max: usize,
+    reserved: AtomicUsize,
+    inner: Mutex<Inner>,
+    filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    done: VecDeque<Done>,
+    spare: Vec<Vec<Tagged>>,
+}
+
+#[derive(Debug)]
+struct Done {
+    partition: i32,
+    verdict: Verdict,
+    base_timestamp_ms: i64,
+    tagged: Vec<Tagged>,
+}
+
+/// A tag and its record's place in the batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tagged {
+    pub(crate) tag: u64,
+    pub(crate) index: u32,
+    /// Milliseconds after the batch's first record.
+    pub(crate) timestamp_delta_ms: i32,
+}
+
+impl CompletionQueue {
+    pub(crate) fn new(batches_max: usize) -> Self {
+        Self {
+            batches_max,
+            reserved: AtomicUsize::new(0),
+            inner: Mutex::default(),
+            filled: Condvar::new(),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for one more batch, and a vector for its tags. `None`: nobody drains.
+    pub(crate) fn reserve(&self) -> Option<Vec<Tagged>> {
+        let before = self.reserved.fetch_add(1, Ordering::Relaxed);
+        if before >= self.batches_max {
+            self.reserved.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.inner().spare.pop().unwrap_or_default())
+    }
+
+    /// A batch that had room reserved has its verdict.
+    pub(crate) fn push(
+        &self,
+        partition: i32,
+        verdict: Verdict,
+        base_timestamp_ms: i64,
+        tagged: Vec<Tagged>,
+    ) {
+        let mut inner = self.inner();
+        inner.done.push_back(Done {
+            partition,
+            verdict,
+            base_timestamp_ms,
+            tagged,
+        });
+        drop(inner);
+        self.filled.notify_all();
+    }
+
+    /// Appends the outcomes that are there to `completions`, a bounded number at a time, and
+    /// returns how many. Call it until it returns 0. Any thread may.
+    pub fn drain(&self, completions: &mut Vec<Completion>) -> usize {
+        const BATCHES_PER_CALL: usize = 64;
+        let before = completions.len();
+        for _ in 0..BATCHES_PER_CALL {
+            let Some(Done {
+                partition,
+                verdict,
+                base_timestamp_ms,
+                mut tagged,
+            }) = self.inner().done.pop_front()
+            else {
+                break;
+            };
+            completions.extend(tagged.iter().map(|record| {
+                let timestamp_ms = base_timestamp_ms + i64::from(record.timestamp_delta_ms);
+                Completion {
+                    tag: record.tag,
+                    outcome: Outcome::of(&verdict, partition, record.index, timestamp_ms),
+                }
+            }));
+            tagged.clear();
+            self.inner().spare.push(tagged);
+            self.reserved.fetch_sub(1, Ordering::Relaxed);
+        }
+        completions.len() - before
+    }
+
+    /// Blocks until there is something to drain, at most for `timeout`. `false`: there is nothing.
+    #[must_use]
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let inner = self.inner();
+        let (inner, _) = self
+            .filled
+            .wait_timeout_while(inner, timeout, |inner| inner.done.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        !inner.done.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g5_a_queue_nobody_drains_stays_bounded() {
+        let queue = CompletionQueue::new(2);
+        let mut first = queue.reserve().unwrap();
+        let second = queue.reserve().unwrap();
+        assert!(queue.reserve().is_none());
+        first.push(Tagged {
+            tag: 7,
+            index: 0,
+            timestamp_delta_ms: 5,
+        });
+        let verdict = Verdict::Acked {
+            base_offset: Some(9),
+            log_append_time_ms: None,
+        };
+        queue.push(1, verdict.clone(), 100, first);
+        assert!(
+            queue.reserve().is_none(),
+            "room is free when it is drained, not before"
+        );
+        let mut completions = Vec::new();
+        assert!(queue.wait(Duration::ZERO));
+        assert_eq!(queue.drain(&mut completions), 1);
+        assert_eq!(completions[0].tag, 7);
+        let Outcome::Acked(ack) = &completions[0].outcome else {
+            panic!("acked")
+        };
+        assert_eq!((ack.offset, ack.timestamp_ms), (Some(9), 105));
+        assert!(queue.reserve().is_some());
+        queue.push(1, verdict, 100, second);
+        assert_eq!(queue.drain(&mut completions), 0, "a batch without tags");
+    }
+}

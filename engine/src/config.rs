@@ -1,0 +1,874 @@
+//! What a producer can be told.
+//!
+//! Every setting has a typed method on [`Builder`] and a name for [`Builder::set`], which takes
+//! text: for command lines and configuration files. Texts have units: `B`, `KiB`, `MiB` and `us`,
+//! `ms`, `s`, `m`. Nothing is checked until [`Builder::build`]; then every fault is reported at
+//! once.
+//!
+//! | setting | default | allowed | Java | librdkafka |
+//! |---|---|---|---|---|
+//! | `bootstrap` | none, required | `host:port,…` | `bootstrap.servers` | same |
+//! | `client_id` | `ringpost` | ≤ 32,767 bytes | `client.id` | same |
+//! | `shards` | `auto`: CPUs / 8, 1 to 4 | 1 to 64 | – | – |
+//! | `driver` | `auto` | `auto`, `ring`, `epoll` | – | – |
+//! | `wait` | `park` | `park`, `spin-then-park`, `spin` | – | – |
+//! | `pin` | `true` | `true`, `false`, CPU numbers `2,3` | – | – |
+//! | `acks` | `all` | `0`, `1`, `all` | `acks` | same |
+//! | `idempotent` | `true`; `false` with `acks` 0 or 1 | `true`, `false` | `enable.idempotence` | same |
+//! | `linger` | `auto` | `auto`, 0 to 60 s | `linger.ms` | same |
+//! | `gap` | 500 us | 0 to 1 s | – | – |
+//! | `batch_bytes` | 128 KiB | 1 KiB to 16 MiB | `batch.size` | same |
+//! | `request_bytes_max` | 1 MiB | 16 KiB to 100 MiB | `max.request.size` | `message.max.bytes` |
+//! | `memory` | 64 MiB | 1 MiB to 64 GiB | `buffer.memory` | `queue.buffering.max.kbytes` |
+//! | `compression` | `none` | `none`, `gzip[:l]`, `snappy`, `lz4`, `zstd[:l]` | `compression.type` | same |
+//! | `partitioner` | `murmur2` | `murmur2`, `consistent`, `round-robin`, `sticky` | `partitioner.class` | `partitioner` |
+//! | `in_flight_max` | 5 | 1 to 5 | `max.in.flight.requests.per.connection` | same |
+//! | `delivery_timeout` | 120 s | 1 ms to 1 day | `delivery.timeout.ms` | `message.timeout.ms` |
+//! | `request_timeout` | 30 s | 1 ms to 1 hour | `request.timeout.ms` | `socket.timeout.ms` |
+//! | `max_block` | 60 s | 0 to 1 day | `max.block.ms` | – |
+//! | `connect_timeout` | 10 s | 1 ms to 1 hour | `socket.connection.setup.timeout.ms` | same |
+//! | `topic_timeout` | 30 s | 0 to 1 hour | – | `topic.metadata.propagation.max.ms` |
+//! | `reconnect_backoff`, `…_max` | 50 ms, 1 s | 1 ms to 1 hour | `reconnect.backoff.ms`, `….max.ms` | same |
+//! | `retry_backoff`, `…_max` | 100 ms, 1 s | 1 ms to 1 hour | `retry.backoff.ms`, `….max.ms` | same |
+//! | `attempts_max` | `unlimited` | `unlimited`, 1 to 2³¹ | `retries` + 1 | same |
+//! | `metadata_max_age` | 5 m | 1 s to 1 day | `metadata.max.age.ms` | `topic.metadata.refresh.interval.ms` |
+//! | `connections_per_broker` | 1 | 1 to 16, per shard | – | – |
+//! | `connections` | `lazy` | `lazy`, `eager` | – | `enable.sparse.connections` |
+//! | `auto_create_topics` | `true` | `true`, `false` | – | `allow.auto.create.topics` |
+//! | `completion_queue` | 1024 batches | 1 to 1,000,000 | – | – |
+//! | `keepalive` | 60 s | 0 (off), 1 s to 1 hour | – | `socket.keepalive.enable` |
+//! | `user_timeout` | 20 s | 0 (system's), 1 ms to 1 hour | – | – |
+//! | `send_buffer_bytes` | 0 (system's) | ≤ 64 MiB | `send.buffer.bytes` | `socket.send.buffer.bytes` |
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringpost_codec::compress::Compression;
+use ringpost_core::directory::DirectorySettings;
+use ringpost_core::id::PartitionId;
+use ringpost_core::partition::Partitioner;
+use ringpost_core::retry::{Backoff, RetryPolicy};
+use ringpost_core::settings::{Acks, Linger, Settings};
+
+use crate::driver::{DriverChoice, SocketOptions};
+use crate::undelivered::{OnUndelivered, Undelivered};
+
+/// How a shard waits when it has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WaitPolicy {
+    /// It sleeps at once. A wake costs its sender 1 to 2 µs and the shard tens of µs.
+    #[default]
+    Park,
+    /// It looks around for so long first.
+    SpinThenPark(Duration),
+    /// It never sleeps. For a CPU of its own; refused when that would take all CPUs.
+    Spin,
+}
+
+/// Where shards run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Pin {
+    /// Each on a CPU of its own, among those the process may use, as far as there are enough.
+    #[default]
+    Auto,
+    /// Wherever the system puts them.
+    Off,
+    /// On these CPUs, in turn.
+    To(Vec<usize>),
+}
+
+/// How many shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shards {
+    /// An eighth of the CPUs the process may use, at least 1, at most 4. One shard moves millions
+    /// of records a second, and every further one makes batches smaller.
+    #[default]
+    Auto,
+    /// So many.
+    Count(usize),
+}
+
+/// Chooses the partition of a record without an explicit one: from the key, the value, and the
+/// number of partitions, at least 1. A result out of range is refused as
+/// [`NoSuchPartition`](crate::TrySendError::NoSuchPartition). Called by the sending thread.
+pub type PartitionFn = dyn Fn(Option<&[u8]>, Option<&[u8]>, u32) -> PartitionId + Send + Sync;
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no such setting.
+    #[error("there is no setting {name:?}; the nearest is {nearest:?}")]
+    UnknownSetting {
+        /// As it was given.
+        name: String,
+        /// The nearest there is.
+        nearest: &'static str,
+    },
+    /// The value is not allowed.
+    #[error("{name} = {value:?} is not allowed: {allowed}")]
+    NotAllowed {
+        /// The setting.
+        name: &'static str,
+        /// As it was given.
+        value: String,
+        /// What is.
+        allowed: String,
+    },
+    /// Two settings contradict each other.
+    #[error("{0}")]
+    Contradiction(String),
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration cannot be used:")?;
+        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// A configuration in the making. See the [module](self) for all settings.
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder {
+    pub(crate) bootstrap: String,
+    pub(crate) client_id: String,
+    pub(crate) shards: Shards,
+    pub(crate) driver: DriverChoice,
+    pub(crate) wait: WaitPolicy,
+    pub(crate) pin: Pin,
+    pub(crate) acks: Acks,
+    pub(crate) idempotent: Option<bool>,
+    pub(crate) linger: Option<Duration>,
+    pub(crate) gap: Duration,
+    pub(crate) batch_bytes: usize,
+    pub(crate) request_bytes_max: usize,
+    pub(crate) memory: usize,
+    pub(crate) compression: Compression,
+    pub(crate) partitioner: Partitioner,
+    pub(crate) partition_fn: Option<Arc<PartitionFn>>,
+    pub(crate) in_flight_max: usize,
+    pub(crate) delivery_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) max_block: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) topic_timeout: Duration,
+    pub(crate) reconnect: Backoff,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) metadata_max_age: Duration,
+    pub(crate) connections_per_broker: usize,
+    pub(crate) eager: bool,
+    pub(crate) auto_create: bool,
+    pub(crate) completion_queue: usize,
+    pub(crate) keepalive: Duration,
+    pub(crate) user_timeout: Duration,
+    pub(crate) send_buffer_bytes: usize,
+    pub(crate) on_undelivered: Option<OnUndelivered>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("bootstrap", &self.bootstrap)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        let core = Settings::default();
+        Self {
+            bootstrap: String::new(),
+            client_id: core.client_id,
+            shards: Shards::Auto,
+            driver: DriverChoice::Auto,
+            wait: WaitPolicy::Park,
+            pin: Pin::Auto,
+            acks: Acks::All,
+            idempotent: None,
+            linger: None,
+            gap: Duration::from_micros(500),
+            batch_bytes: 128 << 10,
+            request_bytes_max: core.request_bytes_max,
+            memory: 64 << 20,
+            compression: Compression::NONE,
+            partitioner: Partitioner::Murmur2,
+            partition_fn: None,
+            in_flight_max: core.in_flight_max,
+            delivery_timeout: core.delivery_timeout,
+            request_timeout: core.request_timeout,
+            max_block: Duration::from_secs(60),
+            connect_timeout: core.connect_timeout,
+            topic_timeout: Duration::from_secs(30),
+            reconnect: core.reconnect,
+            retry: core.retry,
+            metadata_max_age: Duration::from_secs(300),
+            connections_per_broker: 1,
+            eager: false,
+            auto_create: true,
+            completion_queue: 1024,
+            keepalive: Duration::from_secs(60),
+            user_timeout: Duration::from_secs(20),
+            send_buffer_bytes: 0,
+            on_undelivered: None,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty => $($field:ident).+;)*) => {
+        $($(#[$doc])*
+        pub fn $name(mut self, value: $type) -> Self {
+            self.$($field).+ = value.into();
+            self
+        })*
+    };
+}
+
+impl Builder {
+    setters! {
+        /// Where to find the cluster: `host:port`, several with commas. A name may resolve to
+        /// several addresses; all are tried.
+        bootstrap: impl Into<String> => bootstrap;
+        /// Names us in the broker's logs and quotas.
+        client_id: impl Into<String> => client_id;
+        /// How many shards: threads that each own their connections and partitions.
+        shards: Shards => shards;
+        /// Which way to the kernel.
+        driver: DriverChoice => driver;
+        /// How shards wait.
+        wait: WaitPolicy => wait;
+        /// Where shards run.
+        pin: Pin => pin;
+        /// Whose acknowledgement a record waits for. Less than `All` turns idempotence off.
+        acks: Acks => acks;
+        /// Whether the broker sorts out duplicates of our retries. Needs `acks=all`.
+        idempotent: bool => idempotent;
+        /// A fixed wait for more records; the default is `auto`.
+        linger: Duration => linger;
+        /// With `linger=auto`: the least time between two requests that are not full.
+        gap: Duration => gap;
+        /// A batch of this many bytes is full. A larger record gets a batch of its own.
+        batch_bytes: usize => batch_bytes;
+        /// The most a request, hence a record, may take. The broker's `message.max.bytes` must
+        /// allow it too.
+        request_bytes_max: usize => request_bytes_max;
+        /// The most that accepted and unsettled records may take, for the whole producer.
+        memory: usize => memory;
+        /// How batches are compressed.
+        compression: Compression => compression;
+        /// How records are spread over partitions.
+        partitioner: Partitioner => partitioner;
+        /// Requests in flight per connection.
+        in_flight_max: usize => in_flight_max;
+        /// From the append to the outcome at the latest.
+        delivery_timeout: Duration => delivery_timeout;
+        /// For one attempt.
+        request_timeout: Duration => request_timeout;
+        /// How long `send` waits for memory.
+        max_block: Duration => max_block;
+        /// For a connection to be usable: name, TCP, negotiation.
+        connect_timeout: Duration => connect_timeout;
+        /// How long a topic the cluster does not know may take to appear.
+        topic_timeout: Duration => topic_timeout;
+        /// How often and how soon a batch is tried again.
+        retry: RetryPolicy => retry;
+        /// How soon a broker is connected to again.
+        reconnect: Backoff => reconnect;
+        /// Metadata older than this is asked for anew.
+        metadata_max_age: Duration => metadata_max_age;
+        /// Connections to each broker, per shard.
+        connections_per_broker: usize => connections_per_broker;
+        /// Connect to all leaders of wanted topics at once instead of at the first record.
+        eager: bool => eager;
+        /// Whether asking for a topic may create it, if the brokers allow that too.
+        auto_create_topics: bool => auto_create;
+        /// How many batches with tagged records may wait to be sent or drained.
+        completion_queue: usize => completion_queue;
+        /// TCP keepalive; zero switches it off.
+        keepalive: Duration => keepalive;
+        /// `TCP_USER_TIMEOUT`: a peer that acknowledges nothing for so long is gone.
+        user_timeout: Duration => user_timeout;
+        /// `SO_SNDBUF`; zero leaves the system's.
+        send_buffer_bytes: usize => send_buffer_bytes;
+    }
+
+    /// A partitioner of your own. See [`PartitionFn`].
+    pub fn partition_with(
+        mut self,
+        choose: impl Fn(Option<&[u8]>, Option<&[u8]>, u32) -> PartitionId + Send + Sync + 'static,
+    ) -> Self {
+        self.partition_fn = Some(Arc::new(choose));
+        self
+    }
+
+    /// Called for batches with records that nobody waits for (`post`, dropped deliveries) and that
+    /// were not, or perhaps not, written. On the controller's thread; a panic in it is caught and
+    /// counted.
+    pub fn on_undelivered(mut self, hook: impl Fn(&Undelivered) + Send + 'static) -> Self {
+        self.on_undelivered = Some(Box::new(hook));
+        self
+    }
+
+    /// Sets a setting by name from text.
+    ///
+    /// ```
+    /// let builder = ringpost::Producer::builder().set("linger", "5ms")?.set("memory", "32MiB")?;
+    /// let error = builder.set("lingr", "5ms").unwrap_err();
+    /// assert_eq!(error.to_string(), r#"there is no setting "lingr"; the nearest is "linger""#);
+    /// # Ok::<(), ringpost::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no such setting, or the text is not a value of it.
+    pub fn set(mut self, name: &str, text: &str) -> Result<Self, ConfigError> {
+        let Some((known, put)) = SETTINGS.iter().find(|(known, _)| *known == name) else {
+            let nearest = SETTINGS
+                .iter()
+                .map(|(known, _)| *known)
+                .min_by_key(|known| distance(name, known))
+                .unwrap_or("bootstrap");
+            return Err(ConfigError::UnknownSetting {
+                name: name.into(),
+                nearest,
+            });
+        };
+        match put(&mut self, text.trim()) {
+            Ok(()) => Ok(self),
+            Err(allowed) => Err(ConfigError::NotAllowed {
+                name: known,
+                value: text.into(),
+                allowed,
+            }),
+        }
+    }
+
+    /// The names [`Builder::set`] takes.
+    pub fn setting_names() -> impl Iterator<Item = &'static str> {
+        SETTINGS.iter().map(|(name, _)| *name)
+    }
+
+    /// Whether the broker sorts out duplicates: asked for, or possible.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.idempotent.unwrap_or(self.acks == Acks::All)
+    }
+
+    /// Everything that is wrong.
+    pub(crate) fn faults(&self) -> Vec<ConfigError> {
+        let mut faults = Vec::new();
+        if let Err(allowed) = parse_bootstrap(&self.bootstrap) {
+            faults.push(ConfigError::NotAllowed {
+                name: "bootstrap",
+                value: self.bootstrap.clone(),
+                allowed,
+            });
+        }
+        let mut check = |name, fine: bool, value: &dyn fmt::Debug, allowed: &str| {
+            if !fine {
+                let (value, allowed) = (format!("{value:?}"), allowed.into());
+                faults.push(ConfigError::NotAllowed {
+                    name,
+                    value,
+                    allowed,
+                });
+            }
+        };
+        let hour = Duration::from_secs(3600);
+        let day = 24 * hour;
+        let ms = Duration::from_millis(1);
+        let second = Duration::from_secs(1);
+        let between =
+            |value: Duration, low: Duration, high: Duration| value >= low && value <= high;
+
+        check(
+            "client_id",
+            self.client_id.len() <= 32_767,
+            &self.client_id.len(),
+            "at most 32,767 bytes",
+        );
+        if let Shards::Count(count) = self.shards {
+            check("shards", (1..=64).contains(&count), &count, "1 to 64");
+        }
+        check(
+            "linger",
+            self.linger.is_none_or(|l| l <= 60 * second),
+            &self.linger,
+            "auto, or 0 to 60 s",
+        );
+        check("gap", self.gap <= second, &self.gap, "0 to 1 s");
+        check(
+            "batch_bytes",
+            (1 << 10..=16 << 20).contains(&self.batch_bytes),
+            &self.batch_bytes,
+            "1 KiB to 16 MiB",
+        );
+        check(
+            "request_bytes_max",
+            (16 << 10..=100 << 20).contains(&self.request_bytes_max),
+            &self.request_bytes_max,
+            "16 KiB to 100 MiB",
+        );
+        check(
+            "memory",
+            (1 << 20..=64 << 30).contains(&self.memory),
+            &self.memory,
+            "1 MiB to 64 GiB",
+        );
+        check(
+            "in_flight_max",
+            (1..=5).contains(&self.in_flight_max),
+            &self.in_flight_max,
+            "1 to 5",
+        );
+        check(
+            "delivery_timeout",
+            between(self.delivery_timeout, ms, day),
+            &self.delivery_timeout,
+            "1 ms to 1 day",
+        );
+        check(
+            "request_timeout",
+            between(self.request_timeout, ms, hour),
+            &self.request_timeout,
+            "1 ms to 1 hour",
+        );
+        check(
+            "max_block",
+            self.max_block <= day,
+            &self.max_block,
+            "0 to 1 day",
+        );
+        check(
+            "connect_timeout",
+            between(self.connect_timeout, ms, hour),
+            &self.connect_timeout,
+            "1 ms to 1 hour",
+        );
+        check(
+            "topic_timeout",
+            self.topic_timeout <= hour,
+            &self.topic_timeout,
+            "0 to 1 hour",
+        );
+        for (name, backoff) in [
+            ("reconnect_backoff", self.reconnect),
+            ("retry_backoff", self.retry.backoff),
+        ] {
+            check(
+                name,
+                between(backoff.initial, ms, hour) && between(backoff.max, backoff.initial, hour),
+                &(backoff.initial, backoff.max),
+                "1 ms to 1 hour, and no longer than its maximum",
+            );
+        }
+        check(
+            "attempts_max",
+            self.retry.attempts_max != Some(0),
+            &self.retry.attempts_max,
+            "unlimited, or at least 1 (the first counts)",
+        );
+        check(
+            "metadata_max_age",
+            between(self.metadata_max_age, second, day),
+            &self.metadata_max_age,
+            "1 s to 1 day",
+        );
+        check(
+            "connections_per_broker",
+            (1..=16).contains(&self.connections_per_broker),
+            &self.connections_per_broker,
+            "1 to 16",
+        );
+        check(
+            "completion_queue",
+            (1..=1_000_000).contains(&self.completion_queue),
+            &self.completion_queue,
+            "1 to 1,000,000 batches",
+        );
+        check(
+            "keepalive",
+            self.keepalive.is_zero() || between(self.keepalive, second, hour),
+            &self.keepalive,
+            "0 (off), or 1 s to 1 hour",
+        );
+        check(
+            "user_timeout",
+            self.user_timeout.is_zero() || between(self.user_timeout, ms, hour),
+            &self.user_timeout,
+            "0 (the system's), or 1 ms to 1 hour",
+        );
+        check(
+            "send_buffer_bytes",
+            self.send_buffer_bytes <= 64 << 20,
+            &self.send_buffer_bytes,
+            "at most 64 MiB; 0 is the system's",
+        );
+        if let WaitPolicy::SpinThenPark(budget) = self.wait {
+            check(
+                "wait",
+                budget <= second,
+                &budget,
+                "a spin budget of at most 1 s",
+            );
+        }
+
+        if self.idempotent == Some(true) && self.acks != Acks::All {
+            faults.push(ConfigError::Contradiction(
+                "idempotent = true needs acks = all: the broker can only recognise what all \
+                 replicas have; leave idempotent unset, or acks at all"
+                    .into(),
+            ));
+        }
+        if self.batch_bytes > self.request_bytes_max {
+            faults.push(ConfigError::Contradiction(format!(
+                "batch_bytes = {} is more than request_bytes_max = {}: no full batch could be sent",
+                self.batch_bytes, self.request_bytes_max
+            )));
+        }
+        if self.memory < 2 * self.batch_bytes {
+            faults.push(ConfigError::Contradiction(format!(
+                "memory = {} is less than two batches of batch_bytes = {}: nothing could be \
+                 appended while a batch is sent",
+                self.memory, self.batch_bytes
+            )));
+        }
+        faults
+    }
+
+    pub(crate) fn core_settings(&self) -> Settings {
+        Settings {
+            client_id: self.client_id.clone(),
+            acks: self.acks,
+            idempotent: self.is_idempotent(),
+            linger: self
+                .linger
+                .map_or(Linger::Auto { gap: self.gap }, Linger::Fixed),
+            request_bytes_max: self.request_bytes_max,
+            in_flight_max: self.in_flight_max,
+            request_timeout: self.request_timeout,
+            delivery_timeout: self.delivery_timeout,
+            connect_timeout: self.connect_timeout,
+            reconnect: self.reconnect,
+            retry: self.retry,
+            connections_per_broker: self.connections_per_broker,
+            eager: self.eager,
+        }
+    }
+
+    pub(crate) fn directory_settings(&self) -> DirectorySettings {
+        DirectorySettings {
+            client_id: self.client_id.clone(),
+            bootstrap: parse_bootstrap(&self.bootstrap).unwrap_or_default(),
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            reconnect: self.reconnect,
+            refresh: self.retry.backoff,
+            metadata_max_age: self.metadata_max_age,
+            topic_timeout: self.topic_timeout,
+            auto_create: self.auto_create,
+            idempotent: self.is_idempotent(),
+        }
+    }
+
+    pub(crate) fn socket_options(&self) -> SocketOptions {
+        SocketOptions {
+            user_timeout: self.user_timeout,
+            keepalive: self.keepalive,
+            send_buffer_bytes: self.send_buffer_bytes,
+            receive_buffer_bytes: 0,
+        }
+    }
+}
+
+type Put = fn(&mut Builder, &str) -> Result<(), String>;
+
+/// Every setting with what takes its text. The error says what is allowed.
+const SETTINGS: &[(&str, Put)] = &[
+    ("bootstrap", |b, t| {
+        parse_bootstrap(t).map(|_| b.bootstrap = t.into())
+    }),
+    ("client_id", |b, t| {
+        b.client_id = t.into();
+        Ok(())
+    }),
+    ("shards", |b, t| {
+        b.shards = match t {
+            "auto" => Shards::Auto,
+            _ => Shards::Count(number(t, "auto, or 1 to 64")?),
+        };
+        Ok(())
+    }),
+    ("driver", |b, t| {
+        b.driver = t.parse().map_err(|_| String::from("auto, ring or epoll"))?;
+        Ok(())
+    }),
+    ("wait", |b, t| {
+        b.wait = match t.split_once(':') {
+            None if t == "park" => WaitPolicy::Park,
+            None if t == "spin" => WaitPolicy::Spin,
+            None if t == "spin-then-park" => WaitPolicy::SpinThenPark(Duration::from_micros(50)),
+            Some(("spin-then-park", budget)) => WaitPolicy::SpinThenPark(duration(budget)?),
+            _ => return Err("park, spin-then-park, spin-then-park:50us or spin".into()),
+        };
+        Ok(())
+    }),
+    ("pin", |b, t| {
+        b.pin = match t {
+            "true" => Pin::Auto,
+            "false" => Pin::Off,
+            _ => Pin::To(
+                t.split(',')
+                    .map(|cpu| number(cpu.trim(), "true, false, or CPU numbers such as 2,3"))
+                    .collect::<Result<_, _>>()?,
+            ),
+        };
+        Ok(())
+    }),
+    ("acks", |b, t| {
+        b.acks = match t {
+            "0" => Acks::None,
+            "1" => Acks::Leader,
+            "all" | "-1" => Acks::All,
+            _ => return Err("0, 1 or all".into()),
+        };
+        Ok(())
+    }),
+    ("idempotent", |b, t| {
+        truth(t).map(|v| b.idempotent = Some(v))
+    }),
+    ("linger", |b, t| {
+        b.linger = if t == "auto" {
+            None
+        } else {
+            Some(duration(t)?)
+        };
+        Ok(())
+    }),
+    ("gap", |b, t| duration(t).map(|v| b.gap = v)),
+    ("batch_bytes", |b, t| bytes(t).map(|v| b.batch_bytes = v)),
+    ("request_bytes_max", |b, t| {
+        bytes(t).map(|v| b.request_bytes_max = v)
+    }),
+    ("memory", |b, t| bytes(t).map(|v| b.memory = v)),
+    ("compression", |b, t| {
+        b.compression = t.parse().map_err(|error| format!("{error}"))?;
+        Ok(())
+    }),
+    ("partitioner", |b, t| {
+        b.partitioner = match t {
+            "murmur2" => Partitioner::Murmur2,
+            "consistent" => Partitioner::Consistent,
+            "round-robin" => Partitioner::RoundRobin,
+            "sticky" => Partitioner::Sticky,
+            _ => return Err("murmur2, consistent, round-robin or sticky".into()),
+        };
+        Ok(())
+    }),
+    ("in_flight_max", |b, t| {
+        number(t, "1 to 5").map(|v| b.in_flight_max = v)
+    }),
+    ("delivery_timeout", |b, t| {
+        duration(t).map(|v| b.delivery_timeout = v)
+    }),
+    ("request_timeout", |b, t| {
+        duration(t).map(|v| b.request_timeout = v)
+    }),
+    ("max_block", |b, t| duration(t).map(|v| b.max_block = v)),
+    ("connect_timeout", |b, t| {
+        duration(t).map(|v| b.connect_timeout = v)
+    }),
+    ("topic_timeout", |b, t| {
+        duration(t).map(|v| b.topic_timeout = v)
+    }),
+    ("reconnect_backoff", |b, t| {
+        duration(t).map(|v| b.reconnect.initial = v)
+    }),
+    ("reconnect_backoff_max", |b, t| {
+        duration(t).map(|v| b.reconnect.max = v)
+    }),
+    ("retry_backoff", |b, t| {
+        duration(t).map(|v| b.retry.backoff.initial = v)
+    }),
+    ("retry_backoff_max", |b, t| {
+        duration(t).map(|v| b.retry.backoff.max = v)
+    }),
+    ("attempts_max", |b, t| {
+        b.retry.attempts_max = match t {
+            "unlimited" => None,
+            _ => Some(number(t, "unlimited, or 1 to 2147483648")?),
+        };
+        Ok(())
+    }),
+    ("metadata_max_age", |b, t| {
+        duration(t).map(|v| b.metadata_max_age = v)
+    }),
+    ("connections_per_broker", |b, t| {
+        number(t, "1 to 16").map(|v| b.connections_per_broker = v)
+    }),
+    ("connections", |b, t| {
+        b.eager = match t {
+            "lazy" => false,
+            "eager" => true,
+            _ => return Err("lazy or eager".into()),
+        };
+        Ok(())
+    }),
+    ("auto_create_topics", |b, t| {
+        truth(t).map(|v| b.auto_create = v)
+    }),
+    ("completion_queue", |b, t| {
+        number(t, "1 to 1000000 batches").map(|v| b.completion_queue = v)
+    }),
+    ("keepalive", |b, t| duration(t).map(|v| b.keepalive = v)),
+    ("user_timeout", |b, t| {
+        duration(t).map(|v| b.user_timeout = v)
+    }),
+    ("send_buffer_bytes", |b, t| {
+        bytes(t).map(|v| b.send_buffer_bytes = v)
+    }),
+];
+
+fn number<N: FromStr>(text: &str, allowed: &str) -> Result<N, String> {
+    text.parse().map_err(|_| allowed.into())
+}
+
+fn truth(text: &str) -> Result<bool, String> {
+    number(text, "true or false")
+}
+
+/// `5ms`, `500us`, `1.5s`, `2m`; `0` needs no unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    const ALLOWED: &str = "a number with us, ms, s or m, such as 5ms";
+    let unit_at = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
+    let (amount, unit) = text.split_at(unit_at);
+    let amount: f64 = number(amount.trim(), ALLOWED)?;
+    let seconds = match unit {
+        "us" | "µs" => amount / 1e6,
+        "ms" => amount / 1e3,
+        "s" => amount,
+        "m" => amount * 60.0,
+        "" if amount == 0.0 => 0.0,
+        _ => return Err(ALLOWED.into()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| ALLOWED.into())
+}
+
+/// `64MiB`, `16KiB`, `100B`; a bare number is bytes.
+fn bytes(text: &str) -> Result<usize, String> {
+    const ALLOWED: &str = "a number with B, KiB, MiB or GiB, such as 64MiB";
+    let unit_at = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
+    let (amount, unit) = text.split_at(unit_at);
+    let amount: usize = number(amount.trim(), ALLOWED)?;
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err(ALLOWED.into()),
+    };
+    amount.checked_mul(1 << shift).ok_or_else(|| ALLOWED.into())
+}
+
+/// `host:port` with commas; IPv6 addresses in brackets.
+pub(crate) fn parse_bootstrap(text: &str) -> Result<Vec<(String, u16)>, String> {
+    let allowed =
+        || String::from("host:port, several with commas, such as kafka-1:9092,[::1]:9092");
+    text.split(',')
+        .map(str::trim)
+        .map(|place| {
+            let (host, port) = place.rsplit_once(':').ok_or_else(allowed)?;
+            let host = host
+                .strip_prefix('[')
+                .and_then(|host| host.strip_suffix(']'))
+                .unwrap_or(host);
+            let port: u16 = port.parse().map_err(|_| allowed())?;
+            if host.is_empty() || port == 0 || host.contains(char::is_whitespace) {
+                return Err(allowed());
+            }
+            Ok((host.to_owned(), port))
+        })
+        .collect()
+}
+
+/// How many letters have to change to make one word of the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let faults = Builder::default()
+            .bootstrap("nowhere")
+            .linger(Duration::from_secs(61))
+            .acks(Acks::Leader)
+            .idempotent(true)
+            .memory(0)
+            .faults();
+        let text = ConfigErrors(faults).to_string();
+        for part in ["bootstrap", "nowhere", "linger", "idempotent", "memory"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_fine_but_for_the_address() {
+        assert_eq!(Builder::default().bootstrap("localhost:9092").faults(), []);
+        assert_eq!(Builder::default().faults().len(), 1);
+    }
+
+    #[test]
+    fn every_setting_takes_its_own_default_as_text_and_refuses_nonsense() {
+        for name in Builder::setting_names() {
+            if name == "client_id" {
+                continue;
+            }
+            let error = Builder::default().set(name, "?!").expect_err(name);
+            assert!(matches!(error, ConfigError::NotAllowed { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn units() {
+        assert_eq!(duration("500us"), Ok(Duration::from_micros(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert!(duration("5").is_err(), "a bare number could mean anything");
+        assert!(duration("-1s").is_err());
+        assert_eq!(bytes("64MiB"), Ok(64 << 20));
+        assert!(bytes("1kb").is_err());
+        assert!(bytes("99999999999999999999GiB").is_err());
+    }
+
+    #[test]
+    fn bootstrap_lists() {
+        let list = parse_bootstrap("a:1, [::1]:2").unwrap();
+        assert_eq!(list, [("a".into(), 1), ("::1".into(), 2)]);
+        for bad in ["", "a", "a:", ":1", "a:0", "a:70000", "a:1,,b:2", "a b:1"] {
+            assert!(parse_bootstrap(bad).is_err(), "{bad}");
+        }
+    }
+}

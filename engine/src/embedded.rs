@@ -1,0 +1,220 @@
+//! A producer whose shard is driven by the application's own thread: no other thread, no wake-up
+//! between threads. For services that spin on a core of their own.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::config::{Builder, ConfigErrors};
+use crate::controller::{Controller, Inbox, Names};
+use crate::driver::{ChosenDriver, Driver, DriverKind, EpollDriver, RingDriver, Wait, clock};
+use crate::error::{StartError, TopicError};
+use crate::producer::{Producer, seed};
+use crate::shard::{Shard, Turn};
+use crate::shared::Shared;
+use crate::topic::Topic;
+
+/// The part of a producer that its application drives: one shard and the controller. Stays in the
+/// thread that made it.
+///
+/// Nothing happens between calls of [`Embedded::turn`]; so nothing may block on the producer in
+/// this thread (`wait`, `topic_blocking`, `flush_blocking`): turn until the outcome is there.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use ringpost::{Producer, Record};
+/// let (producer, mut engine) = Producer::builder().bootstrap("127.0.0.1:9092").build_embedded()?;
+/// let topic = engine.topic(&producer, "orders", Duration::from_secs(5))?;
+/// let delivery = topic.try_send(Record::value(b"hello"))?;
+/// let outcome = loop {
+///     if let Some(outcome) = delivery.outcome() { break outcome; }
+///     engine.turn(Duration::ZERO)?;
+/// };
+/// # println!("{outcome:?}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Embedded {
+    shard: AnyShard,
+    controller: Controller,
+    shared: Arc<Shared>,
+    ended: bool,
+}
+
+/// A ring belongs to one thread, and so does this.
+enum AnyShard {
+    Ring(Box<Shard<RingDriver>>),
+    Epoll(Box<Shard<EpollDriver>>),
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedded")
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Embedded {
+    /// One turn: takes what is ready, sends, receives, settles. Waits at most `at_most` when there is
+    /// nothing to do; zero never enters the kernel for nothing.
+    ///
+    /// # Errors
+    /// When the kernel fails the driver. What was under way is then settled as lost.
+    pub fn turn(&mut self, at_most: Duration) -> io::Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let wait = if at_most.is_zero() {
+            Wait::No
+        } else {
+            Wait::For(at_most)
+        };
+        let turned = match &mut self.shard {
+            AnyShard::Ring(shard) => turn(shard, &mut self.controller, wait),
+            AnyShard::Epoll(shard) => turn(shard, &mut self.controller, wait),
+        };
+        match turned {
+            Ok(Turn::Again) => Ok(()),
+            Ok(Turn::Ended) => {
+                self.end();
+                Ok(())
+            }
+            Err(error) => {
+                self.end();
+                Err(error)
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.shared.close();
+        self.shared.shard_is_gone(0);
+    }
+
+    /// Whether the producer was closed and everything is settled.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// A topic of `producer`, turning until it is known.
+    ///
+    /// # Errors
+    /// As [`Producer::topic`].
+    pub fn topic(
+        &mut self,
+        producer: &Producer,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<Topic, TopicError> {
+        self.run_until(producer.topic(name), timeout)
+            .unwrap_or(Err(TopicError::NoBroker {
+                topic: name.into(),
+                attempts: Vec::new(),
+            }))
+    }
+
+    /// Turns until a future of this producer is ready (a flush, a delivery), at most for `timeout`.
+    pub fn run_until<F: Future>(&mut self, future: F, timeout: Duration) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut cx = Context::from_waker(Waker::noop());
+        let deadline = clock::now() + timeout;
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+                return Some(output);
+            }
+            let now = clock::now();
+            if now >= deadline || self.ended {
+                return None;
+            }
+            let at_most = deadline.since(now).min(Duration::from_millis(1));
+            if self.turn(at_most).is_err() {
+                return None;
+            }
+        }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        // What the driver holds it waits for; what was not settled ends as lost.
+        self.end();
+    }
+}
+
+fn turn<D: Driver>(
+    shard: &mut Shard<D>,
+    controller: &mut Controller,
+    wait: Wait,
+) -> io::Result<Turn> {
+    let (driver, socket) = shard.driver_and_socket();
+    controller.step(clock::now(), driver, socket);
+    shard.turn(Some(&mut controller.directory), wait)
+}
+
+impl Builder {
+    /// Starts a producer without threads. The setting `shards` is not used: there is one; nor are
+    /// `wait` and `pin`: those are the application's. `bootstrap` takes addresses, not names.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn build_embedded(self) -> Result<(Producer, Embedded), StartError> {
+        let faults = self.faults();
+        if !faults.is_empty() {
+            return Err(ConfigErrors(faults).into());
+        }
+        let chosen = self.choose_driver()?;
+        match chosen.kind {
+            DriverKind::Ring => {
+                let driver =
+                    RingDriver::new().map_err(|refused| StartError::Driver(refused.to_string()))?;
+                self.embed(driver, chosen, |shard| AnyShard::Ring(Box::new(shard)))
+            }
+            DriverKind::Epoll => {
+                let driver = EpollDriver::new().map_err(|error| StartError::System {
+                    what: "an epoll descriptor",
+                    error,
+                })?;
+                self.embed(driver, chosen, |shard| AnyShard::Epoll(Box::new(shard)))
+            }
+        }
+    }
+
+    fn embed<D: Driver>(
+        self,
+        driver: D,
+        chosen: ChosenDriver,
+        wrap: impl FnOnce(Shard<D>) -> AnyShard,
+    ) -> Result<(Producer, Embedded), StartError> {
+        let inbox = Inbox::new(driver.waker());
+        let shared = self.shared(inbox, vec![driver.waker()])?;
+        let own = Arc::clone(&shared.shards[0]);
+        let shard = Shard::new(driver, own, Arc::clone(&shared), self.shard_settings(0)).map_err(
+            |error| StartError::System {
+                what: "memory",
+                error,
+            },
+        )?;
+        let controller = Controller::new(
+            self.directory_settings(),
+            seed(usize::MAX),
+            Arc::clone(&shared),
+            self.on_undelivered,
+            Names::Refused,
+        );
+        let producer = Producer::without_threads(Arc::clone(&shared), chosen);
+        Ok((
+            producer,
+            Embedded {
+                shard: wrap(shard),
+                controller,
+                shared,
+                ended: false,
+            },
+        ))
+    }
+}

@@ -1,0 +1,607 @@
+//! A partition's place in the producer: where appenders and the shard meet.
+//!
+//! A lane holds the batch that is being filled and those that are cut and wait for the shard, under
+//! one short lock. Under it: bounds, a copy, counters, sometimes memory from the pool. No user
+//! code, no system call, no allocation once warm, no clock but the coarse one. The shard only ever
+//! *tries* the lock.
+//!
+//! Lanes are never taken away. One that was closed says so, and its records go nowhere.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use ringpost_core::batch::{CutBatch, Fields, Fit, OpenBatch, Part};
+use ringpost_core::dispatch::{Backlog, Take};
+use ringpost_core::id::LaneId;
+use ringpost_core::time::Time;
+use ringpost_memory::{Piece, Pool, SegmentMut};
+
+use crate::completions::{CompletionQueue, Tagged};
+use crate::delivery::{BatchCompletion, Promise};
+use crate::driver::clock;
+use crate::record::{Record, Value};
+use crate::shard::ShardShared;
+
+/// What all lanes of a producer have in common.
+#[derive(Debug)]
+pub(crate) struct LaneSettings {
+    pub(crate) batch_bytes: usize,
+    pub(crate) request_bytes_max: usize,
+    pub(crate) pool: Pool,
+    pub(crate) completions: Arc<CompletionQueue>,
+}
+
+/// Values of this size and more are taken by reference when they are shared.
+pub(crate) const SHARED_VALUE_BYTES_MIN: usize = 16 << 10;
+
+/// See the module's doc.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) id: LaneId,
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) shard: Arc<ShardShared>,
+    settings: Arc<LaneSettings>,
+    inner: Mutex<Inner>,
+    /// The connection its records go to, plus one; 0 while it has no leader. Written by the shard.
+    connection: AtomicU32,
+    /// Batches that have their verdict. Written by the shard.
+    settled: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    open: Option<Open>,
+    cut: VecDeque<Cut>,
+    /// Bytes of the records in `open` and `cut`.
+    bytes: usize,
+    /// Batches begun so far.
+    begun: u64,
+    /// Somebody waits for the lane to be empty.
+    hurry: bool,
+    closed: bool,
+    /// Emptied vectors for next batches.
+    spare: Vec<Vec<Part<SegmentMut>>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    batch: OpenBatch<SegmentMut>,
+    ticket: Ticket,
+    opened: Time,
+}
+
+#[derive(Debug)]
+struct Cut {
+    batch: CutBatch<SegmentMut>,
+    ticket: Ticket,
+    opened: Time,
+}
+
+/// Who waits for a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Ticket {
+    pub(crate) completion: Option<Promise>,
+    pub(crate) tagged: Option<Vec<Tagged>>,
+    /// Records nobody waits for.
+    pub(crate) posted: u32,
+}
+
+/// Who will want to know what becomes of a record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Watch {
+    /// Nobody.
+    Nobody,
+    /// A future.
+    Future,
+    /// The queue, under this tag.
+    Tag(u64),
+}
+
+/// Where a record's value comes from.
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    /// It is copied.
+    Copied,
+    /// It is taken by reference, and counted against the memory.
+    Shared(&'a bytes::Bytes),
+    /// It is taken by reference, and lies in the memory already.
+    Filled(&'a Piece),
+}
+
+/// A record that was taken.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    pub(crate) index: u32,
+    pub(crate) timestamp_ms: i64,
+    /// With [`Watch::Future`].
+    pub(crate) completion: Option<Arc<BatchCompletion>>,
+    /// What it takes on the wire.
+    pub(crate) bytes: usize,
+    /// A batch was cut by it.
+    pub(crate) cut: bool,
+}
+
+/// Why a record was not taken.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// There is no memory; this much would do.
+    Memory { bytes: usize },
+    /// The completion queue has no room.
+    Queue,
+    /// It never fits.
+    TooLarge {
+        bytes: usize,
+        bytes_max: usize,
+        setting: &'static str,
+    },
+    /// The lane is closed.
+    Closed,
+}
+
+/// What the shard has to be told after an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// Nothing: it knows of the lane.
+    None,
+    /// The lane was empty.
+    First,
+    /// A batch is full.
+    Full,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        id: LaneId,
+        topic: Arc<str>,
+        partition: i32,
+        shard: Arc<ShardShared>,
+        settings: Arc<LaneSettings>,
+    ) -> Self {
+        Self {
+            id,
+            topic,
+            partition,
+            shard,
+            settings,
+            inner: Mutex::default(),
+            connection: AtomicU32::new(0),
+            settled: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Poisoned by a panic under the lock: what a batch counts is what was written whole, so
+        // the state is sound and goes on.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
+        match self.inner.try_lock() {
+            Ok(inner) => Some(inner),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Appends a record and tells the shard if it has to know. `grant` is memory that the caller
+    /// waited for; it is used if it is needed.
+    #[inline]
+    pub(crate) fn append(
+        &self,
+        record: &Record<'_>,
+        watch: Watch,
+        grant: &mut Option<SegmentMut>,
+    ) -> Result<Appended, Refused> {
+        let mut inner = self.lock();
+        let value = match &record.value {
+            Some(Value::Shared(value)) if value.len() >= SHARED_VALUE_BYTES_MIN => {
+                if grant.is_some() {
+                    Source::Copied
+                } else {
+                    Source::Shared(value)
+                }
+            }
+            _ => Source::Copied,
+        };
+        let result = self.append_locked(&mut inner, record, value, watch, grant);
+        drop(inner);
+        let (appended, news) = result?;
+        self.tell(news);
+        Ok(appended)
+    }
+
+    /// Appends a record whose value lies in memory of the pool already; `record` has the same value.
+    pub(crate) fn append_filled(
+        &self,
+        record: &Record<'_>,
+        value: &Piece,
+        watch: Watch,
+    ) -> Result<Appended, Refused> {
+        let mut inner = self.lock();
+        let value = Source::Filled(value);
+        let result = self.append_locked(&mut inner, record, value, watch, &mut None);
+        drop(inner);
+        let (appended, news) = result?;
+        self.tell(news);
+        Ok(appended)
+    }
+
+    /// Appends records of one partition as long as they fit, under one lock. Returns how many, and
+    /// why the next was refused.
+    pub(crate) fn extend<'r>(
+        &self,
+        records: &mut std::iter::Peekable<impl Iterator<Item = (i32, Record<'r>)>>,
+    ) -> (usize, Option<Refused>) {
+        let mut inner = self.lock();
+        let (mut taken, mut news, mut refused) = (0, News::None, None);
+        while let Some((partition, record)) = records.peek() {
+            if *partition != self.partition {
+                break;
+            }
+            match self.append_locked(&mut inner, record, Source::Copied, Watch::Nobody, &mut None) {
+                Ok((_, more)) => {
+                    taken += 1;
+                    news = if news == News::Full {
+                        news
+                    } else {
+                        more.max_with(news)
+                    };
+                    records.next();
+                }
+                Err(why) => {
+                    refused = Some(why);
+                    break;
+                }
+            }
+        }
+        drop(inner);
+        self.tell(news);
+        (taken, refused)
+    }
+
+    #[inline]
+    fn append_locked(
+        &self,
+        inner: &mut Inner,
+        record: &Record<'_>,
+        source: Source<'_>,
+        watch: Watch,
+        grant: &mut Option<SegmentMut>,
+    ) -> Result<(Appended, News), Refused> {
+        if inner.closed {
+            return Err(Refused::Closed);
+        }
+        let was_empty = inner.bytes == 0;
+        let mut cut = false;
+        loop {
+            let open = match &mut inner.open {
+                Some(open) => open,
+                none => {
+                    let parts = inner.spare.pop().unwrap_or_default();
+                    let base = record.timestamp_ms.unwrap_or_else(clock::wall_ms);
+                    none.insert(Open {
+                        batch: OpenBatch::new(base, parts),
+                        ticket: Ticket::default(),
+                        opened: clock::now(),
+                    })
+                }
+            };
+            let timestamp_ms = record
+                .timestamp_ms
+                // Coarse clocks lag behind; a batch does not begin in the future.
+                .unwrap_or_else(|| clock::wall_ms_coarse().max(open.batch.base_timestamp_ms()));
+            let fields = Fields {
+                timestamp_ms,
+                key: record.key,
+                value: record.value.as_ref().map(Value::bytes),
+                headers: record.headers,
+            };
+            let size = open.batch.measure(&fields);
+            let fit = open.batch.fit(&size, self.settings.batch_bytes);
+            if fit == Fit::BatchFull {
+                inner.cut_open();
+                cut = true;
+                continue;
+            }
+            let ready = self.make_room(open, source, size.total, fit, grant);
+            let ready = ready.and_then(|spare| {
+                if matches!(watch, Watch::Tag(_)) && open.ticket.tagged.is_none() {
+                    let room = self.settings.completions.reserve();
+                    open.ticket.tagged = Some(room.ok_or(Refused::Queue)?);
+                }
+                Ok(spare)
+            });
+            let shared = match ready {
+                Ok(shared) => shared,
+                Err(refused) => {
+                    if open.batch.records() == 0 {
+                        inner.drop_open();
+                    }
+                    if cut {
+                        // The lane had a batch cut for a record that did not come in.
+                        self.tell(News::Full);
+                    }
+                    return Err(refused);
+                }
+            };
+            let index = match shared {
+                None => open.batch.append(&fields, &size),
+                Some((value, spare)) => open.batch.append_shared(&fields, &size, value, spare),
+            };
+            if index == 0 {
+                inner.begun += 1;
+            }
+            let mut completion = None;
+            match watch {
+                Watch::Nobody => open.ticket.posted += 1,
+                Watch::Future => {
+                    let batch = open
+                        .ticket
+                        .completion
+                        .get_or_insert_with(|| Promise::new(self.partition));
+                    completion = Some(batch.share());
+                }
+                Watch::Tag(tag) => {
+                    let delta = timestamp_ms.wrapping_sub(open.batch.base_timestamp_ms());
+                    let timestamp_delta_ms = i32::try_from(delta).unwrap_or(i32::MAX);
+                    if let Some(tagged) = &mut open.ticket.tagged {
+                        tagged.push(Tagged {
+                            tag,
+                            index,
+                            timestamp_delta_ms,
+                        });
+                    }
+                }
+            }
+            inner.bytes += size.total;
+            let news = match (cut, was_empty) {
+                (true, _) => News::Full,
+                (false, true) => News::First,
+                (false, false) => News::None,
+            };
+            return Ok((
+                Appended {
+                    index,
+                    timestamp_ms,
+                    completion,
+                    bytes: size.total,
+                    cut,
+                },
+                news,
+            ));
+        }
+    }
+
+    /// Sees to it that the batch has room for a record. For a value taken by reference: gives the
+    /// value's piece and the buffer that goes on behind it.
+    #[inline]
+    fn make_room(
+        &self,
+        open: &mut Open,
+        source: Source<'_>,
+        bytes: usize,
+        fit: Fit,
+        grant: &mut Option<SegmentMut>,
+    ) -> Result<Option<(Piece, SegmentMut)>, Refused> {
+        match source {
+            Source::Copied => {}
+            Source::Shared(value) => {
+                // Whoever waits for memory instead gets a buffer for all of it, and a copy.
+                let charge = self.settings.pool.try_charge(value.len());
+                let charge = charge.ok_or(Refused::Memory { bytes })?;
+                let spare = self.room_around(open, value.len(), bytes)?;
+                return Ok(Some((Piece::shared(value.clone(), charge), spare)));
+            }
+            Source::Filled(piece) => {
+                let spare = self.room_around(open, piece.len(), bytes)?;
+                return Ok(Some((piece.clone(), spare)));
+            }
+        }
+        let Fit::NeedsBuffer(at_least) = fit else {
+            return Ok(None);
+        };
+        self.check_size(bytes)?;
+        if let Some(granted) = grant.take_if(|grant| grant.capacity() >= at_least) {
+            open.batch.add_buffer(granted);
+            return Ok(None);
+        }
+        let pool = &self.settings.pool;
+        let wished = open.batch.next_buffer_bytes(at_least);
+        // Near the bound a smaller buffer is better than none.
+        let buffer = pool.try_take(wished).or_else(|| pool.try_take(at_least));
+        open.batch
+            .add_buffer(buffer.ok_or(Refused::Memory { bytes: at_least })?);
+        Ok(None)
+    }
+
+    /// Room in front of a value that is taken by reference, and the buffer for what is behind it.
+    #[cold]
+    fn room_around(
+        &self,
+        open: &mut Open,
+        value_len: usize,
+        bytes: usize,
+    ) -> Result<SegmentMut, Refused> {
+        self.check_size(bytes)?;
+        let pool = &self.settings.pool;
+        let around = bytes - value_len;
+        let full = || Refused::Memory { bytes };
+        let spare = pool.try_take(around).ok_or_else(full)?;
+        if let Fit::NeedsBuffer(_) = open.batch.room_for(around) {
+            open.batch
+                .add_buffer(pool.try_take(around).ok_or_else(full)?);
+        }
+        Ok(spare)
+    }
+
+    fn check_size(&self, record_bytes: usize) -> Result<(), Refused> {
+        let bytes = record_bytes + ringpost_codec::record_batch::BATCH_HEADER_LEN;
+        let settings = &self.settings;
+        let (bytes_max, setting) = [
+            (settings.request_bytes_max, "request_bytes_max"),
+            (settings.pool.segment_bytes_max(), "memory"),
+        ]
+        .into_iter()
+        .min()
+        .unwrap_or_default();
+        if bytes > bytes_max {
+            return Err(Refused::TooLarge {
+                bytes,
+                bytes_max,
+                setting,
+            });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn tell(&self, news: News) {
+        if news != News::None {
+            self.shard
+                .lane_has_news(self.id, self.connection(), news == News::Full);
+        }
+    }
+
+    /// Which connection the lane's records go to; `None` while it has no leader.
+    #[inline]
+    pub(crate) fn connection(&self) -> Option<usize> {
+        (self.connection.load(Ordering::Relaxed) as usize).checked_sub(1)
+    }
+
+    /// The shard found out where the lane's records go.
+    pub(crate) fn set_connection(&self, connection: Option<usize>) {
+        let coded = connection.and_then(|connection| u32::try_from(connection + 1).ok());
+        self.connection.store(coded.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// What waits, for the shard.
+    pub(crate) fn backlog(&self) -> Backlog {
+        self.try_lock()
+            .map_or(Backlog::Busy, |inner| inner.backlog())
+    }
+
+    /// The oldest batch, for the shard. `spare` gives a vector for a next batch, or takes none.
+    pub(crate) fn take(&self, spare: &mut Vec<Vec<Part<SegmentMut>>>) -> Take<SegmentMut, Ticket> {
+        let Some(mut inner) = self.try_lock() else {
+            return Take::Busy;
+        };
+        if inner.cut.is_empty() {
+            inner.cut_open();
+        }
+        if inner.spare.is_empty()
+            && let Some(parts) = spare.pop()
+        {
+            inner.spare.push(parts);
+        }
+        let Some(Cut {
+            batch,
+            ticket,
+            opened,
+        }) = inner.cut.pop_front()
+        else {
+            return Take::Empty;
+        };
+        inner.bytes -= batch.body_len;
+        if inner.bytes == 0 {
+            inner.hurry = false;
+        }
+        Take::Batch {
+            cut: batch,
+            ticket,
+            opened,
+            more: inner.backlog(),
+        }
+    }
+
+    /// Asks the shard to send what is there at once, and says which batches those are: the lane is
+    /// flushed when so many are settled. `None`: nothing is unsettled.
+    pub(crate) fn hurry(&self) -> Option<u64> {
+        let mut inner = self.lock();
+        let begun = inner.begun;
+        let waiting = inner.bytes > 0;
+        inner.hurry = waiting;
+        drop(inner);
+        if waiting {
+            self.shard.lane_has_news(self.id, self.connection(), true);
+        }
+        (self.settled() < begun).then_some(begun)
+    }
+
+    /// Refuses records from now on.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Batches that have their verdict.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    /// The lane's shard is gone: what waits here was not written, nothing more will be.
+    pub(crate) fn bury(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.cut_open();
+        inner.bytes = 0;
+        let cut = std::mem::take(&mut inner.cut);
+        drop(inner);
+        drop(cut);
+        self.settled.store(u64::MAX, Ordering::Release);
+    }
+
+    /// One more batch has its verdict.
+    pub(crate) fn count_settled(&self) {
+        // Only the shard writes it.
+        self.settled
+            .store(self.settled.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+}
+
+impl News {
+    fn max_with(self, other: Self) -> Self {
+        if self == Self::None { other } else { self }
+    }
+}
+
+impl Inner {
+    fn cut_open(&mut self) {
+        match self.open.take() {
+            Some(open) if open.batch.records() > 0 => {
+                let Open {
+                    batch,
+                    ticket,
+                    opened,
+                } = open;
+                self.cut.push_back(Cut {
+                    batch: batch.cut(),
+                    ticket,
+                    opened,
+                });
+            }
+            other => self.open = other,
+        }
+    }
+
+    /// Takes back an open batch that got no record.
+    fn drop_open(&mut self) {
+        self.open = None;
+    }
+
+    fn backlog(&self) -> Backlog {
+        if self.bytes == 0 {
+            return Backlog::Empty;
+        }
+        let oldest = self
+            .cut
+            .front()
+            .map(|cut| cut.opened)
+            .or_else(|| self.open.as_ref().map(|open| open.opened));
+        Backlog::Waiting {
+            bytes: self.bytes,
+            now: self.hurry || !self.cut.is_empty(),
+            oldest: oldest.unwrap_or_default(),
+        }
+    }
+}

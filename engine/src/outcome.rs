@@ -1,0 +1,63 @@
+//! What became of a record.
+
+use ringpost_core::outcome::Verdict;
+
+pub use ringpost_core::outcome::{Cause, Failure, Why};
+
+/// What became of a record: exactly one of these, for every record that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The broker stored it, as far as the `acks` setting asks.
+    Acked(Ack),
+    /// With `acks=0`: the kernel took the bytes, and nobody will say more.
+    Sent,
+    /// It is certain that the broker did not store it. Sending it again makes no duplicate.
+    NotWritten(Failure),
+    /// The broker may or may not have stored it. Sending it again may make a duplicate.
+    Unknown(Failure),
+}
+
+/// Where a record is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset. `None` when the broker answered that it had the batch already, from an attempt
+    /// whose answer was lost, and no longer knows where.
+    pub offset: Option<i64>,
+    /// The timestamp it is stored with, in milliseconds since 1970: its own, or the broker's on
+    /// topics with `message.timestamp.type=LogAppendTime`.
+    pub timestamp_ms: i64,
+}
+
+impl Outcome {
+    /// The acknowledgement, or the failure as an error. `Sent` counts as acknowledged by nobody:
+    /// `Ok(None)`.
+    ///
+    /// # Errors
+    /// The failure of a record that was not, or perhaps not, written.
+    pub fn into_result(self) -> Result<Option<Ack>, Failure> {
+        match self {
+            Self::Acked(ack) => Ok(Some(ack)),
+            Self::Sent => Ok(None),
+            Self::NotWritten(failure) | Self::Unknown(failure) => Err(failure),
+        }
+    }
+
+    /// The outcome of one record of a batch.
+    pub(crate) fn of(verdict: &Verdict, partition: i32, index: u32, timestamp_ms: i64) -> Self {
+        match verdict {
+            Verdict::Acked {
+                base_offset,
+                log_append_time_ms,
+            } => Self::Acked(Ack {
+                partition,
+                offset: base_offset.map(|base| base + i64::from(index)),
+                timestamp_ms: log_append_time_ms.unwrap_or(timestamp_ms),
+            }),
+            Verdict::Sent => Self::Sent,
+            Verdict::NotWritten(failure) => Self::NotWritten(failure.clone()),
+            Verdict::Unknown(failure) => Self::Unknown(failure.clone()),
+        }
+    }
+}

@@ -1,0 +1,521 @@
+//! The producer: started from a configuration, shared by threads, closed with a deadline.
+
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ringpost_memory::Pool;
+
+use crate::completions::CompletionQueue;
+use crate::config::{Builder, ConfigError, ConfigErrors, WaitPolicy};
+use crate::controller::{Controller, Inbox, Names, Request};
+use crate::delivery::block_on;
+use crate::driver::{
+    ChosenDriver, Driver, DriverKind, EpollDriver, RingDriver, SocketOptions, Waker, clock,
+};
+use crate::error::{FlushTimeout, StartError, TopicError, WarmUpError};
+use crate::flush::Flush;
+use crate::placement::{self, Place};
+use crate::shard::{Command, Shard, ShardSettings, ShardShared};
+use crate::shared::{Routing, Shared, SharedParts};
+use crate::stats::Stats;
+use crate::topic::Topic;
+use crate::warm_up::{Warm, WarmUp};
+
+/// A producer. `Send + Sync + Clone`; clones are the same producer.
+///
+/// ```no_run
+/// use ringpost::{Producer, Record};
+/// let producer = Producer::builder().bootstrap("127.0.0.1:9092").build()?;
+/// let topic = producer.topic_blocking("orders")?;
+/// let outcome = topic.send_blocking(Record::value(b"hello"))?.wait();
+/// println!("{outcome:?}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Dropping the last clone never blocks: what is not settled then ends as `NotWritten` or
+/// `Unknown`, and goes to [`on_undelivered`](Builder::on_undelivered). To wait, call
+/// [`Producer::close`].
+///
+/// *Fork.* A child process of a fork must not use a producer made before it: threads and rings do
+/// not survive a fork. It may drop it.
+#[derive(Clone)]
+pub struct Producer {
+    handle: Arc<Handle>,
+}
+
+/// What lives as long as a clone of the producer.
+struct Handle {
+    shared: Arc<Shared>,
+    driver: ChosenDriver,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The process that made it: a forked child must leave the parent's descriptors alone.
+    process: u32,
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("driver", &self.handle.driver.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a producer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloseReport {
+    /// Everything was settled before the deadline.
+    pub in_time: bool,
+    /// Records acknowledged, over the producer's life (sent ones with `acks=0`).
+    pub records_acked: u64,
+    /// Records certainly not written, over its life.
+    pub records_not_written: u64,
+    /// Records of unknown fate, over its life.
+    pub records_unknown: u64,
+}
+
+impl Producer {
+    /// A configuration in the making.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A topic, once its partitions are known: the only wait for metadata there is.
+    ///
+    /// # Errors
+    /// When no broker can be asked within `connect_timeout`, the cluster does not know the topic
+    /// within `topic_timeout`, or refuses it.
+    pub async fn topic(&self, name: &str) -> Result<Topic, TopicError> {
+        let state = self.handle.shared.topic(name).await?;
+        Ok(Topic::new(state, Arc::clone(&self.handle.shared)))
+    }
+
+    /// [`Producer::topic`], blocking the thread.
+    ///
+    /// # Errors
+    /// As [`Producer::topic`].
+    pub fn topic_blocking(&self, name: &str) -> Result<Topic, TopicError> {
+        block_on(self.topic(name))
+    }
+
+    /// Does everything beforehand that a first record would have to wait for: metadata, connections
+    /// to all leaders, producer ids.
+    ///
+    /// # Errors
+    /// When a topic cannot be used, or a leader cannot be reached within `connect_timeout`.
+    pub async fn warm_up(&self, topics: &[&str]) -> Result<(), WarmUpError> {
+        for topic in topics {
+            self.topic(topic).await?;
+        }
+        let shared = &self.handle.shared;
+        let deadline = clock::now() + shared.connect_timeout;
+        let waits: Vec<_> = shared
+            .shards
+            .iter()
+            .map(|_| WarmUp::new(deadline))
+            .collect();
+        for (shard, wait) in shared.shards.iter().zip(&waits) {
+            shard.command(Command::WarmUp(Arc::clone(wait)));
+        }
+        let mut all_warm = true;
+        for wait in waits {
+            all_warm &= Warm(wait).await;
+        }
+        if all_warm {
+            Ok(())
+        } else {
+            Err(WarmUpError::TimedOut {
+                waited: shared.connect_timeout,
+            })
+        }
+    }
+
+    /// [`Producer::warm_up`], blocking the thread.
+    ///
+    /// # Errors
+    /// As [`Producer::warm_up`].
+    pub fn warm_up_blocking(&self, topics: &[&str]) -> Result<(), WarmUpError> {
+        block_on(self.warm_up(topics))
+    }
+
+    /// The outcomes of records sent with `enqueue`.
+    #[must_use]
+    pub fn completions(&self) -> &CompletionQueue {
+        &self.handle.shared.completions
+    }
+
+    /// Waits until all that was accepted before the call is settled. Does not linger. Bounded by
+    /// the delivery timeout; records sent meanwhile do not prolong it.
+    pub fn flush(&self) -> Flush {
+        self.handle.shared.flush()
+    }
+
+    /// [`Producer::flush`], blocking the thread for at most `timeout`.
+    ///
+    /// # Errors
+    /// When not everything was settled in time. It goes on all the same.
+    pub fn flush_blocking(&self, timeout: Duration) -> Result<(), FlushTimeout> {
+        self.handle.flush(timeout)
+    }
+
+    /// Takes no more records, waits until all is settled, at most for `timeout`, ends what is not
+    /// as `NotWritten` or `Unknown`, and ends all threads. Any thread may call it, any number of
+    /// times.
+    pub fn close(&self, timeout: Duration) -> CloseReport {
+        self.handle.shared.close();
+        let in_time = self.handle.flush(timeout).is_ok();
+        self.handle.stop_shards();
+        self.handle.join();
+        let total = self.stats().total();
+        CloseReport {
+            in_time,
+            records_acked: total.records_acked + total.records_sent,
+            records_not_written: total.records_not_written,
+            records_unknown: total.records_unknown,
+        }
+    }
+
+    /// A producer whose shard and controller are driven by somebody else.
+    pub(crate) fn without_threads(shared: Arc<Shared>, driver: ChosenDriver) -> Self {
+        let process = std::process::id();
+        let handle = Handle {
+            shared,
+            driver,
+            threads: Mutex::default(),
+            process,
+        };
+        Self {
+            handle: Arc::new(handle),
+        }
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = &self.handle.shared;
+        Stats {
+            driver: self.handle.driver.kind.name(),
+            driver_reason: self.handle.driver.reason.clone(),
+            memory_in_use: shared.pool.in_use(),
+            memory_high_water: shared.pool.high_water(),
+            memory_waiters: shared.pool.waiting(),
+            undelivered_dropped: shared.inbox.undelivered_dropped(),
+            callback_panics: shared
+                .callback_panics
+                .load(std::sync::atomic::Ordering::Relaxed),
+            shards: shared
+                .shards
+                .iter()
+                .map(|shard| shard.counters.read())
+                .collect(),
+        }
+    }
+}
+
+impl Handle {
+    fn flush(&self, timeout: Duration) -> Result<(), FlushTimeout> {
+        let mut flush = self.shared.flush();
+        let done = crate::delivery::block_on_for(&mut flush, timeout);
+        match done {
+            Some(()) => Ok(()),
+            None => Err(FlushTimeout {
+                lanes: flush.pending(),
+                waited: timeout,
+            }),
+        }
+    }
+
+    fn stop_shards(&self) {
+        for shard in &self.shared.shards {
+            shard.command(Command::Stop);
+        }
+    }
+
+    fn join(&self) {
+        let threads: Vec<_> =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let me = thread::current().id();
+        // Shards first: they report to the controller.
+        for shard in threads.into_iter().rev() {
+            if shard.thread().name() == Some(CONTROLLER) {
+                self.shared.inbox.put(Request::Stop);
+            }
+            // From a callback on the controller's own thread there is nobody to wait for.
+            if shard.thread().id() != me {
+                // Its panic was logged and accounted for where it happened.
+                let _ = shard.join();
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.process != std::process::id() {
+            return;
+        }
+        self.shared.close();
+        self.stop_shards();
+        let threads = std::mem::take(
+            self.threads
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        if !threads.is_empty() {
+            // The last shard to end stops the controller: see `run_shard`.
+            drop(threads);
+        }
+    }
+}
+
+const CONTROLLER: &str = "ringpost-ctl";
+
+impl Builder {
+    /// Starts the producer: its shards and its controller. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used (every fault is listed), io_uring was demanded and is
+    /// refused, or the system refuses memory or threads.
+    pub fn build(self) -> Result<Producer, StartError> {
+        let shard_count = placement::shard_count(self.shards);
+        let mut faults = self.faults();
+        if self.wait == WaitPolicy::Spin && shard_count >= placement::cpus() {
+            faults.push(ConfigError::Contradiction(format!(
+                "wait = spin with {shard_count} shards would take all {} CPUs this process may \
+                 use; use park, fewer shards, or embedded mode",
+                placement::cpus()
+            )));
+        }
+        if !faults.is_empty() {
+            return Err(ConfigErrors(faults).into());
+        }
+        let driver = self.choose_driver()?;
+        let (start_controller, waker, controller) =
+            begin(CONTROLLER.into(), "the controller", controller_thread)?;
+        let inbox = Inbox::new(waker);
+        let mut starts = Vec::new();
+        let mut wakers = Vec::new();
+        // The controller in front: it is joined last.
+        let mut threads = vec![controller];
+        for index in 0..shard_count {
+            let kind = driver.kind;
+            let place = Place::take(&self.pin, index);
+            let (start, waker, thread) = begin(
+                format!("ringpost-{index}"),
+                "a shard",
+                move |send_waker, started| {
+                    shard_thread(kind, &place, send_waker, started);
+                },
+            )?;
+            starts.push(start);
+            wakers.push(waker);
+            threads.push(thread);
+        }
+        let shared = self.shared(inbox, wakers)?;
+        for (index, start) in starts.into_iter().enumerate() {
+            let settings = self.shard_settings(index);
+            // They listen: each has sent its waker and waits for this.
+            let _ = start.send(StartShard {
+                index,
+                shared: Arc::clone(&shared),
+                settings,
+            });
+        }
+        let socket = self.socket_options();
+        let controller = Controller::new(
+            self.directory_settings(),
+            seed(usize::MAX),
+            Arc::clone(&shared),
+            self.on_undelivered,
+            Names::System,
+        );
+        let _ = start_controller.send((controller, socket));
+        let process = std::process::id();
+        let handle = Handle {
+            shared,
+            driver,
+            threads: Mutex::new(threads),
+            process,
+        };
+        Ok(Producer {
+            handle: Arc::new(handle),
+        })
+    }
+
+    pub(crate) fn choose_driver(&self) -> Result<ChosenDriver, StartError> {
+        let driver = self
+            .driver
+            .resolve()
+            .map_err(|refused| StartError::Driver(refused.to_string()))?;
+        tracing::info!(driver = %driver.kind, reason = %driver.reason, "driver chosen");
+        Ok(driver)
+    }
+
+    /// What the parts share.
+    pub(crate) fn shared(
+        &self,
+        inbox: Inbox,
+        wakers: Vec<Waker>,
+    ) -> Result<Arc<Shared>, StartError> {
+        // One segment must hold the largest record, and one record must not need all the memory.
+        let largest = self.request_bytes_max.next_power_of_two().min(self.memory);
+        let pool = Pool::new(self.memory, largest).map_err(|error| system("memory", error))?;
+        let shards = wakers
+            .into_iter()
+            .enumerate()
+            .map(|(index, waker)| Arc::new(ShardShared::new(index, waker)))
+            .collect();
+        Ok(Shared::new(
+            shards,
+            SharedParts {
+                inbox,
+                pool,
+                completions: Arc::new(CompletionQueue::new(self.completion_queue)),
+                routing: Arc::new(Routing {
+                    partitioner: self.partitioner,
+                    partition_fn: self.partition_fn.clone(),
+                    batch_bytes: self.batch_bytes,
+                }),
+                request_bytes_max: self.request_bytes_max,
+                max_block: self.max_block,
+                connect_timeout: self.connect_timeout,
+                reports_undelivered: self.on_undelivered.is_some(),
+            },
+        ))
+    }
+
+    pub(crate) fn shard_settings(&self, index: usize) -> ShardSettings {
+        ShardSettings {
+            core: self.core_settings(),
+            socket: self.socket_options(),
+            compression: self.compression,
+            wait: self.wait,
+            seed: seed(index),
+        }
+    }
+}
+
+fn system(what: &'static str, error: io::Error) -> StartError {
+    StartError::System { what, error }
+}
+
+/// Jitter must differ between producers, or they reconnect in step.
+pub(crate) fn seed(index: usize) -> u64 {
+    clock::now().0 ^ (u64::from(std::process::id()) << 32) ^ (index as u64).rotate_left(48)
+}
+
+/// Begins a thread that makes its own driver, sends back how to wake it, and waits for the rest: the
+/// rest needs the wakers of all. When the producer cannot be started, the rest never comes and the
+/// thread ends.
+fn begin<S: Send + 'static>(
+    name: String,
+    what: &'static str,
+    run: impl FnOnce(&SyncSender<io::Result<Waker>>, &Receiver<S>) + Send + 'static,
+) -> Result<(SyncSender<S>, Waker, JoinHandle<()>), StartError> {
+    let (start, started) = sync_channel(1);
+    let (send_waker, waker) = sync_channel(1);
+    let thread = thread::Builder::new()
+        .name(name)
+        .spawn(move || run(&send_waker, &started))
+        .map_err(|error| StartError::System { what, error })?;
+    let waker = waker
+        .recv()
+        .unwrap_or_else(|_| Err(io::Error::other("its thread ended while starting")))
+        .map_err(|error| StartError::System { what, error })?;
+    Ok((start, waker, thread))
+}
+
+/// What a shard's thread gets once everything is there.
+struct StartShard {
+    index: usize,
+    shared: Arc<Shared>,
+    settings: ShardSettings,
+}
+
+fn shard_thread(
+    kind: DriverKind,
+    place: &Place,
+    send_waker: &SyncSender<io::Result<Waker>>,
+    started: &Receiver<StartShard>,
+) {
+    // Pinned first: the ring belongs to the CPU and thread that make it.
+    let placed = place.pin();
+    match kind {
+        DriverKind::Ring => {
+            let driver = RingDriver::new().map_err(|refused| io::Error::other(refused.to_string()));
+            start_shard(driver, placed, send_waker, started);
+        }
+        DriverKind::Epoll => start_shard(EpollDriver::new(), placed, send_waker, started),
+    }
+}
+
+fn start_shard<D: Driver>(
+    driver: io::Result<D>,
+    placed: (Option<usize>, Option<String>),
+    send_waker: &SyncSender<io::Result<Waker>>,
+    started: &Receiver<StartShard>,
+) {
+    let driver = match driver {
+        Ok(driver) => driver,
+        Err(error) => {
+            let _ = send_waker.send(Err(error));
+            return;
+        }
+    };
+    if send_waker.send(Ok(driver.waker())).is_err() {
+        return;
+    }
+    // Nothing comes when the producer could not be started.
+    let Ok(StartShard {
+        index,
+        shared,
+        settings,
+    }) = started.recv()
+    else {
+        return;
+    };
+    let own = Arc::clone(&shared.shards[index]);
+    own.counters.placed(placed.0, placed.1);
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        Shard::new(driver, own, Arc::clone(&shared), settings)?.run()
+    }));
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(shard = index, %error, "the kernel failed a shard"),
+        Err(_) => tracing::error!(shard = index, "a shard panicked; this is a bug in ringpost"),
+    }
+    shared.shard_is_gone(index);
+    shared.shard_ended();
+}
+
+fn controller_thread(
+    send_waker: &SyncSender<io::Result<Waker>>,
+    started: &Receiver<(Controller, SocketOptions)>,
+) {
+    let driver = match EpollDriver::new() {
+        Ok(driver) => driver,
+        Err(error) => {
+            let _ = send_waker.send(Err(error));
+            return;
+        }
+    };
+    if send_waker.send(Ok(driver.waker())).is_err() {
+        return;
+    }
+    let Ok((controller, socket)) = started.recv() else {
+        return;
+    };
+    let shared = controller.shared();
+    let result = catch_unwind(AssertUnwindSafe(|| controller.run(driver, &socket)));
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the kernel failed the controller"),
+        Err(_) => tracing::error!("the controller panicked; this is a bug in ringpost"),
+    }
+    // Whoever still waits for a topic or for memory waits in vain.
+    shared.close();
+}

@@ -1,0 +1,370 @@
+//! What the parts of a producer share: the registry of topics and lanes, the cluster's snapshot,
+//! the memory, the way to the controller.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ringpost_core::directory::TopicError;
+use ringpost_core::id::LaneId;
+use ringpost_core::metadata::Cluster;
+use ringpost_core::partition::Partitioner;
+use ringpost_memory::Pool;
+
+use crate::completions::CompletionQueue;
+use crate::config::PartitionFn;
+use crate::controller::{Inbox, Request};
+use crate::flush::{Flush, Flushes};
+use crate::lane::{Lane, LaneSettings};
+use crate::ready::LANES_MAX;
+use crate::shard::{Command, ShardShared};
+
+/// See the module's doc.
+pub(crate) struct Shared {
+    pub(crate) shards: Vec<Arc<ShardShared>>,
+    pub(crate) cluster: ArcSwap<Cluster>,
+    pub(crate) inbox: Inbox,
+    pub(crate) pool: Pool,
+    pub(crate) completions: Arc<CompletionQueue>,
+    pub(crate) flushes: Arc<Flushes>,
+    pub(crate) routing: Arc<Routing>,
+    pub(crate) max_block: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) reports_undelivered: bool,
+    pub(crate) callback_panics: AtomicU64,
+    lane_settings: Arc<LaneSettings>,
+    topics: Mutex<Topics>,
+    closed: AtomicBool,
+    /// Shards with a thread that has not ended.
+    running: AtomicUsize,
+}
+
+/// How records are spread, for all topics.
+pub(crate) struct Routing {
+    pub(crate) partitioner: Partitioner,
+    pub(crate) partition_fn: Option<Arc<PartitionFn>>,
+    pub(crate) batch_bytes: usize,
+}
+
+impl std::fmt::Debug for Routing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Routing")
+            .field("partitioner", &self.partitioner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("shards", &self.shards.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Topics {
+    known: BTreeMap<Arc<str>, Arc<TopicState>>,
+    waiting: BTreeMap<Arc<str>, Vec<Arc<TopicWait>>>,
+    /// Lanes of each shard so far.
+    lanes: Vec<u32>,
+}
+
+/// A topic that can be sent to: its lanes by partition. Only ever grows.
+#[derive(Debug)]
+pub(crate) struct TopicState {
+    pub(crate) name: Arc<str>,
+    /// Tells the topics of this process apart, faster than names.
+    pub(crate) number: u64,
+    pub(crate) lanes: Arc<ArcSwap<Vec<Arc<Lane>>>>,
+    pub(crate) routing: Arc<Routing>,
+    /// For partitions in turn.
+    turn: AtomicU32,
+}
+
+impl TopicState {
+    fn new(name: Arc<str>, routing: Arc<Routing>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            name,
+            number: COUNT.fetch_add(1, Ordering::Relaxed),
+            lanes: Arc::default(),
+            routing,
+            turn: AtomicU32::new(0),
+        }
+    }
+
+    /// The next partition in turn.
+    pub(crate) fn next_in_turn(&self, partitions: u32) -> i32 {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        turn.checked_rem(partitions).unwrap_or(0).cast_signed()
+    }
+}
+
+/// One caller that waits for a topic.
+#[derive(Debug, Default)]
+pub(crate) struct TopicWait(Mutex<TopicWaitState>);
+
+#[derive(Debug, Default)]
+struct TopicWaitState {
+    result: Option<Result<Arc<TopicState>, TopicError>>,
+    waker: Option<Waker>,
+}
+
+impl TopicWait {
+    fn state(&self) -> MutexGuard<'_, TopicWaitState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(&self, result: Result<Arc<TopicState>, TopicError>) {
+        let mut state = self.state();
+        state.result = Some(result);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// The future of a caller that waits for a topic.
+pub(crate) struct TopicFuture(Arc<TopicWait>);
+
+impl Future for TopicFuture {
+    type Output = Result<Arc<TopicState>, TopicError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.state();
+        if let Some(result) = &state.result {
+            return Poll::Ready(result.clone());
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// What [`Shared::new`] needs beside the shards.
+#[derive(Debug)]
+pub(crate) struct SharedParts {
+    pub(crate) inbox: Inbox,
+    pub(crate) pool: Pool,
+    pub(crate) completions: Arc<CompletionQueue>,
+    pub(crate) routing: Arc<Routing>,
+    pub(crate) request_bytes_max: usize,
+    pub(crate) max_block: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) reports_undelivered: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(shards: Vec<Arc<ShardShared>>, parts: SharedParts) -> Arc<Self> {
+        let lane_settings = Arc::new(LaneSettings {
+            batch_bytes: parts.routing.batch_bytes,
+            request_bytes_max: parts.request_bytes_max,
+            pool: parts.pool.clone(),
+            completions: Arc::clone(&parts.completions),
+        });
+        let topics = Topics {
+            lanes: vec![0; shards.len()],
+            ..Topics::default()
+        };
+        let running = AtomicUsize::new(shards.len());
+        Arc::new(Self {
+            shards,
+            cluster: ArcSwap::default(),
+            inbox: parts.inbox,
+            pool: parts.pool,
+            completions: parts.completions,
+            flushes: Arc::default(),
+            routing: parts.routing,
+            max_block: parts.max_block,
+            connect_timeout: parts.connect_timeout,
+            reports_undelivered: parts.reports_undelivered,
+            callback_panics: AtomicU64::new(0),
+            lane_settings,
+            topics: Mutex::new(topics),
+            closed: AtomicBool::new(false),
+            running,
+        })
+    }
+
+    fn topics(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// A topic, once its partitions are known.
+    pub(crate) fn topic(&self, name: &str) -> TopicFuture {
+        let wait = Arc::new(TopicWait::default());
+        let mut topics = self.topics();
+        if self.is_closed() {
+            drop(topics);
+            wait.finish(Err(TopicError::Closed));
+        } else if let Some(state) = topics.known.get(name).map(Arc::clone) {
+            drop(topics);
+            wait.finish(Ok(state));
+        } else {
+            let name: Arc<str> = name.into();
+            topics
+                .waiting
+                .entry(Arc::clone(&name))
+                .or_default()
+                .push(Arc::clone(&wait));
+            drop(topics);
+            self.inbox.put(Request::Want(name));
+        }
+        TopicFuture(wait)
+    }
+
+    /// A topic cannot be used.
+    pub(crate) fn topic_failed(&self, name: &str, error: &TopicError) {
+        let waiting = self.topics().waiting.remove(name).unwrap_or_default();
+        for wait in waiting {
+            wait.finish(Err(error.clone()));
+        }
+    }
+
+    /// Takes in a new snapshot: makes the lanes of new topics and partitions, tells the shards, and
+    /// then those who wait.
+    pub(crate) fn publish(&self, cluster: Arc<Cluster>) {
+        self.cluster.store(Arc::clone(&cluster));
+        let mut finished = Vec::new();
+        let mut new_lanes: Vec<Vec<Arc<Lane>>> = self.shards.iter().map(|_| Vec::new()).collect();
+        let mut topics = self.topics();
+        if self.is_closed() {
+            return;
+        }
+        for (name, topic) in &cluster.topics {
+            let Topics {
+                known,
+                waiting,
+                lanes,
+            } = &mut *topics;
+            let state = known.entry(Arc::clone(name)).or_insert_with(|| {
+                Arc::new(TopicState::new(Arc::clone(name), Arc::clone(&self.routing)))
+            });
+            self.grow(state, topic.partitions.len(), lanes, &mut new_lanes);
+            for wait in waiting.remove(name).unwrap_or_default() {
+                finished.push((wait, Arc::clone(state)));
+            }
+        }
+        drop(topics);
+        for (shard, lanes) in self.shards.iter().zip(new_lanes) {
+            shard.command(if lanes.is_empty() {
+                Command::Metadata
+            } else {
+                Command::Lanes(lanes)
+            });
+        }
+        for (wait, state) in finished {
+            wait.finish(Ok(state));
+        }
+    }
+
+    /// Makes the lanes a topic lacks.
+    fn grow(
+        &self,
+        state: &TopicState,
+        partitions: usize,
+        counts: &mut [u32],
+        new_lanes: &mut [Vec<Arc<Lane>>],
+    ) {
+        let before = state.lanes.load();
+        if before.len() >= partitions {
+            return;
+        }
+        let mut lanes = Vec::clone(&before);
+        for partition in before.len()..partitions {
+            let Ok(partition) = i32::try_from(partition) else {
+                break;
+            };
+            let shard = shard_of(&state.name, partition, self.shards.len());
+            if counts[shard] == LANES_MAX {
+                tracing::error!(
+                    topic = %state.name,
+                    partition,
+                    "a shard has {LANES_MAX} partitions and takes no more; use more shards"
+                );
+                break;
+            }
+            let id = LaneId(counts[shard]);
+            counts[shard] += 1;
+            let lane = Arc::new(Lane::new(
+                id,
+                Arc::clone(&state.name),
+                partition,
+                Arc::clone(&self.shards[shard]),
+                Arc::clone(&self.lane_settings),
+            ));
+            new_lanes[shard].push(Arc::clone(&lane));
+            lanes.push(lane);
+        }
+        state.lanes.store(Arc::new(lanes));
+    }
+
+    /// All lanes there are.
+    fn lanes(&self) -> Vec<Arc<Lane>> {
+        let topics = self.topics();
+        topics
+            .known
+            .values()
+            .flat_map(|topic| topic.lanes.load().to_vec())
+            .collect()
+    }
+
+    pub(crate) fn flush(&self) -> Flush {
+        Flush::new(Arc::clone(&self.flushes), self.lanes().into_iter())
+    }
+
+    /// Takes no more records and topics. `false`: it was closed already.
+    pub(crate) fn close(&self) -> bool {
+        let mut topics = self.topics();
+        let first = !self.closed.swap(true, Ordering::AcqRel);
+        let waiting = std::mem::take(&mut topics.waiting);
+        drop(topics);
+        for wait in waiting.into_values().flatten() {
+            wait.finish(Err(TopicError::Closed));
+        }
+        for lane in self.lanes() {
+            lane.close();
+        }
+        self.pool.close();
+        first
+    }
+
+    /// A shard is gone, by a panic or because the kernel failed it: what it had is `Unknown` or
+    /// `NotWritten`, nothing waits for it any more, and its lanes take nothing.
+    pub(crate) fn shard_is_gone(&self, shard: usize) {
+        for lane in self.lanes().iter().filter(|lane| lane.shard.index == shard) {
+            lane.bury();
+        }
+        self.flushes.notify();
+    }
+}
+
+impl Shared {
+    /// A shard's thread ends. The last one of a closed producer ends the controller too.
+    pub(crate) fn shard_ended(&self) {
+        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closed() {
+            self.inbox.put(Request::Stop);
+        }
+    }
+}
+
+/// The shard of a partition, for life (FNV-1a over topic and partition).
+fn shard_of(topic: &str, partition: i32, shards: usize) -> usize {
+    let bytes = topic.bytes().chain(partition.to_be_bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    // Fold the well-mixed high bits in; the low ones depend on the last bytes only.
+    usize::try_from((hash ^ (hash >> 32)) % shards.max(1) as u64).unwrap_or(0)
+}

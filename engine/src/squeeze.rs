@@ -1,0 +1,54 @@
+//! Compressing bodies on the shard, with contexts that are made once.
+
+use ringpost_codec::compress::{Codec, Compressed, Compression, Compressor};
+use ringpost_codec::record_batch::Attributes;
+use ringpost_core::batch::Part;
+use ringpost_core::buffer::Buffer;
+use ringpost_core::seal::Squeeze;
+
+/// The compressor of a shard.
+pub(crate) struct Squeezer {
+    compression: Compression,
+    compressor: Compressor,
+    out: Vec<u8>,
+}
+
+impl std::fmt::Debug for Squeezer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Squeezer")
+            .field("compression", &self.compression)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Squeezer {
+    pub(crate) fn new(compression: Compression) -> Self {
+        Self {
+            compression,
+            compressor: Compressor::new(),
+            out: Vec::new(),
+        }
+    }
+}
+
+impl Squeeze for Squeezer {
+    fn squeeze<B: Buffer>(
+        &mut self,
+        parts: &[Part<B>],
+        limit: usize,
+    ) -> Option<(&[u8], Attributes)> {
+        if self.compression.codec() == Codec::None {
+            return None;
+        }
+        self.out.clear();
+        let mut pieces = parts.iter().map(Part::bytes);
+        // A compressor that fails, whatever the reason, costs only the compression.
+        match self
+            .compressor
+            .compress(self.compression, &mut pieces, &mut self.out, limit)
+        {
+            Ok(Compressed::Smaller) => Some((&self.out, Attributes::new(self.compression.codec()))),
+            Ok(Compressed::NotWorthIt) | Err(_) => None,
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! Sending to a topic.
+//!
+//! A [`Topic`] is resolved once; from then on no send waits for metadata. It can be shared and
+//! cloned; its sticky choice for records without a key is per thread, so that threads do not fight
+//! over one partition. [`Topic::local`] gives a handle for one thread that keeps the choice and the
+//! routing snapshot itself.
+
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::cache::Cache;
+use ringpost_core::partition::{Partitioner, Sticky, consistent_partition, murmur2_partition};
+use ringpost_memory::{Piece, SegmentMut, TakeError};
+
+use crate::controller::Request;
+use crate::delivery::{Delivery, block_on};
+use crate::driver::clock;
+use crate::error::{SendError, TrySendError};
+use crate::lane::{Appended, Lane, Refused, SHARED_VALUE_BYTES_MIN, Watch};
+use crate::record::{Record, Value};
+use crate::shared::{Shared, TopicState};
+
+/// A topic that can be sent to. `Send + Sync + Clone`.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    state: Arc<TopicState>,
+    shared: Arc<Shared>,
+}
+
+/// A topic for one thread: `Send`, not `Sync`, a few nanoseconds faster per record.
+#[derive(Debug)]
+pub struct LocalTopic {
+    topic: Topic,
+    lanes: RefCell<Cache<Arc<arc_swap::ArcSwap<Vec<Arc<Lane>>>>, Arc<Vec<Arc<Lane>>>>>,
+    sticky: RefCell<Sticky>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// How far [`Topic::extend`] came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extended<'a> {
+    /// Records that were taken, from the front.
+    pub taken: usize,
+    /// The first that was not, and why.
+    pub refused: Option<TrySendError<'a>>,
+}
+
+impl Topic {
+    pub(crate) fn new(state: Arc<TopicState>, shared: Arc<Shared>) -> Self {
+        Self { state, shared }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.state.name
+    }
+
+    /// How many partitions it has, as far as is known.
+    #[must_use]
+    pub fn partitions(&self) -> usize {
+        self.state.lanes.load().len()
+    }
+
+    /// A handle for one thread.
+    #[must_use]
+    pub fn local(&self) -> LocalTopic {
+        LocalTopic {
+            topic: self.clone(),
+            lanes: RefCell::new(Cache::new(Arc::clone(&self.state.lanes))),
+            sticky: RefCell::new(Sticky::new(seed())),
+            not_sync: PhantomData,
+        }
+    }
+
+    /// Takes a record, or refuses it at once. Never blocks.
+    ///
+    /// # Errors
+    /// The record comes back with the reason.
+    #[inline]
+    pub fn try_send<'a>(&self, record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
+        match self.offer(&record, Watch::Future, &mut None) {
+            Ok(appended) => Ok(delivery(appended)),
+            Err(refused) => Err(refused.with(record)),
+        }
+    }
+
+    /// Takes a record whose outcome nobody waits for; failures go to `on_undelivered`. Never blocks.
+    ///
+    /// # Errors
+    /// The record comes back with the reason.
+    #[inline]
+    pub fn post<'a>(&self, record: Record<'a>) -> Result<(), TrySendError<'a>> {
+        match self.offer(&record, Watch::Nobody, &mut None) {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(refused.with(record)),
+        }
+    }
+
+    /// Takes a record whose outcome goes to the producer's completion queue under `tag`. Never
+    /// blocks.
+    ///
+    /// # Errors
+    /// The record comes back with the reason.
+    #[inline]
+    pub fn enqueue<'a>(&self, record: Record<'a>, tag: u64) -> Result<(), TrySendError<'a>> {
+        match self.offer(&record, Watch::Tag(tag), &mut None) {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(refused.with(record)),
+        }
+    }
+
+    /// Takes a record, waiting for memory if need be: first come, first served, at most
+    /// `max_block`. Dropping the future gives the turn to the next.
+    ///
+    /// # Errors
+    /// When no memory came free in time, or the record can never be sent.
+    pub async fn send(&self, record: Record<'_>) -> Result<Delivery, SendError> {
+        let mut grant = None;
+        let deadline = clock::now() + self.shared.max_block;
+        loop {
+            let bytes = match self.offer(&record, Watch::Future, &mut grant) {
+                Ok(appended) => return Ok(delivery(appended)),
+                Err(NotTaken::Lane(Refused::Memory { bytes })) => bytes,
+                Err(other) => return Err(other.for_good()),
+            };
+            drop(grant.take());
+            let take = self.shared.pool.take(bytes, deadline.0);
+            // Whoever ends the wait at its deadline has to know of it.
+            self.shared.inbox.put(Request::Look);
+            grant = Some(take.await.map_err(|error| self.not_granted(error, bytes))?);
+        }
+    }
+
+    /// [`Topic::send`], blocking the thread.
+    ///
+    /// # Errors
+    /// As [`Topic::send`].
+    pub fn send_blocking(&self, record: Record<'_>) -> Result<Delivery, SendError> {
+        block_on(self.send(record))
+    }
+
+    fn not_granted(&self, error: TakeError, bytes: usize) -> SendError {
+        match error {
+            TakeError::TimedOut => SendError::TimedOut {
+                max_block: self.shared.max_block,
+            },
+            TakeError::Closed => SendError::Closed,
+            TakeError::TooLarge { .. } => SendError::TooLarge {
+                bytes,
+                bytes_max: self.shared.pool.segment_bytes_max(),
+                setting: "memory",
+            },
+        }
+    }
+
+    /// Takes a record whose value of `len` bytes `fill` writes in place: into memory of the pool,
+    /// outside any lock. From 16 KiB on those bytes go on the wire as they are; fewer are copied
+    /// into the batch. `record`'s own value is not used. Never blocks (but for `fill`).
+    ///
+    /// # Errors
+    /// The record comes back with the reason. `fill` may have been called or not.
+    pub fn append_with<'a>(
+        &self,
+        record: Record<'a>,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<Delivery, TrySendError<'a>> {
+        let pool = &self.shared.pool;
+        if len + ringpost_codec::record_batch::BATCH_HEADER_LEN > pool.segment_bytes_max() {
+            let bytes_max = pool.segment_bytes_max();
+            return Err(TrySendError::TooLarge {
+                record,
+                bytes: len,
+                bytes_max,
+                setting: "memory",
+            });
+        }
+        let Some(mut segment) = pool.try_take(len.max(1)) else {
+            return Err(TrySendError::Full(record));
+        };
+        fill(&mut segment.spare_mut()[..len]);
+        segment.commit(len);
+        let value = Piece::from(segment.freeze());
+        let filled = Record {
+            value: Some(Value::Copied(value.bytes())),
+            ..record.clone()
+        };
+        let lanes = self.state.lanes.load();
+        let offered = self.route(&lanes, &filled).and_then(|lane| {
+            if len >= SHARED_VALUE_BYTES_MIN {
+                lane.append_filled(&filled, &value, Watch::Future)
+                    .map_err(NotTaken::Lane)
+            } else {
+                lane.append(&filled, Watch::Future, &mut None)
+                    .map_err(NotTaken::Lane)
+            }
+        });
+        match offered {
+            Ok(appended) => Ok(delivery(appended)),
+            Err(refused) => Err(refused.with(record)),
+        }
+    }
+
+    /// Takes records that nobody waits for, as many as fit, taking each partition's lock once per
+    /// run of records that go there. Never blocks.
+    pub fn extend<'a>(&self, records: impl IntoIterator<Item = Record<'a>>) -> Extended<'a> {
+        let lanes = self.state.lanes.load();
+        let mut unroutable = None;
+        let mut taken = 0;
+        let mut routed = records
+            .into_iter()
+            .map_while(|record| match self.route(&lanes, &record) {
+                Ok(lane) => Some((lane.partition, record)),
+                Err(error) => {
+                    unroutable = Some(error.with(record));
+                    None
+                }
+            })
+            .peekable();
+        let refused = loop {
+            let Some((partition, _)) = routed.peek() else {
+                break None;
+            };
+            let Some(lane) = usize::try_from(*partition).ok().and_then(|p| lanes.get(p)) else {
+                break None;
+            };
+            let (count, refused) = lane.extend(&mut routed);
+            taken += count;
+            if let Some(refused) = refused {
+                break routed
+                    .next()
+                    .map(|(_, record)| NotTaken::Lane(refused).with(record));
+            }
+        };
+        drop(routed);
+        Extended {
+            taken,
+            refused: refused.or(unroutable),
+        }
+    }
+
+    #[inline]
+    fn offer(
+        &self,
+        record: &Record<'_>,
+        watch: Watch,
+        grant: &mut Option<SegmentMut>,
+    ) -> Result<Appended, NotTaken> {
+        let lanes = self.state.lanes.load();
+        let lane = self.route(&lanes, record)?;
+        let appended = lane.append(record, watch, grant).map_err(NotTaken::Lane)?;
+        if is_sticky(&self.state, record) {
+            with_thread_sticky(self.state.number, |sticky| {
+                sticky.went(appended.bytes, appended.cut, self.state.routing.batch_bytes);
+            });
+        }
+        Ok(appended)
+    }
+
+    #[inline]
+    fn route<'l>(
+        &self,
+        lanes: &'l [Arc<Lane>],
+        record: &Record<'_>,
+    ) -> Result<&'l Arc<Lane>, NotTaken> {
+        route(&self.state, lanes, record, |partitions| {
+            with_thread_sticky(self.state.number, |sticky| {
+                sticky.choose(partitions, |partition| has_leader(lanes, partition))
+            })
+        })
+    }
+}
+
+impl LocalTopic {
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// As [`Topic::try_send`].
+    ///
+    /// # Errors
+    /// The record comes back with the reason.
+    #[inline]
+    pub fn try_send<'a>(&self, record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
+        match self.offer(&record, Watch::Future) {
+            Ok(appended) => Ok(delivery(appended)),
+            Err(refused) => Err(refused.with(record)),
+        }
+    }
+
+    /// As [`Topic::post`].
+    ///
+    /// # Errors
+    /// The record comes back with the reason.
+    #[inline]
+    pub fn post<'a>(&self, record: Record<'a>) -> Result<(), TrySendError<'a>> {
+        match self.offer(&record, Watch::Nobody) {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(refused.with(record)),
+        }
+    }
+
+    /// As [`Topic::enqueue`].
+    ///
+    /// # Errors
+    /// The record comes back with the reason.
+    #[inline]
+    pub fn enqueue<'a>(&self, record: Record<'a>, tag: u64) -> Result<(), TrySendError<'a>> {
+        match self.offer(&record, Watch::Tag(tag)) {
+            Ok(_) => Ok(()),
+            Err(refused) => Err(refused.with(record)),
+        }
+    }
+
+    #[inline]
+    fn offer(&self, record: &Record<'_>, watch: Watch) -> Result<Appended, NotTaken> {
+        let mut cache = self.lanes.borrow_mut();
+        let lanes = cache.load();
+        let state = &self.topic.state;
+        let lane = route(state, lanes, record, |partitions| {
+            let mut sticky = self.sticky.borrow_mut();
+            sticky.choose(partitions, |partition| has_leader(lanes, partition))
+        })?;
+        let appended = lane
+            .append(record, watch, &mut None)
+            .map_err(NotTaken::Lane)?;
+        if is_sticky(state, record) {
+            let mut sticky = self.sticky.borrow_mut();
+            sticky.went(appended.bytes, appended.cut, state.routing.batch_bytes);
+        }
+        Ok(appended)
+    }
+}
+
+fn delivery(appended: Appended) -> Delivery {
+    let Appended {
+        completion,
+        index,
+        timestamp_ms,
+        ..
+    } = appended;
+    Delivery::new(
+        completion.expect("a future was asked for"),
+        index,
+        timestamp_ms,
+    )
+}
+
+/// Why a record was not taken.
+#[derive(Debug)]
+enum NotTaken {
+    Lane(Refused),
+    NoSuchPartition { partition: i32, count: usize },
+}
+
+impl NotTaken {
+    #[cold]
+    fn with(self, record: Record<'_>) -> TrySendError<'_> {
+        match self {
+            Self::Lane(Refused::Memory { .. } | Refused::Queue) => TrySendError::Full(record),
+            Self::Lane(Refused::TooLarge {
+                bytes,
+                bytes_max,
+                setting,
+            }) => TrySendError::TooLarge {
+                record,
+                bytes,
+                bytes_max,
+                setting,
+            },
+            Self::Lane(Refused::Closed) => TrySendError::Closed(record),
+            Self::NoSuchPartition { partition, count } => TrySendError::NoSuchPartition {
+                record,
+                partition,
+                count,
+            },
+        }
+    }
+
+    /// Waiting would not help.
+    fn for_good(self) -> SendError {
+        match self {
+            Self::Lane(Refused::TooLarge {
+                bytes,
+                bytes_max,
+                setting,
+            }) => SendError::TooLarge {
+                bytes,
+                bytes_max,
+                setting,
+            },
+            Self::NoSuchPartition { partition, count } => {
+                SendError::NoSuchPartition { partition, count }
+            }
+            Self::Lane(Refused::Closed | Refused::Memory { .. } | Refused::Queue) => {
+                SendError::Closed
+            }
+        }
+    }
+}
+
+/// The lane of a record. `sticky` chooses for records without a key.
+#[inline]
+fn route<'l>(
+    state: &TopicState,
+    lanes: &'l [Arc<Lane>],
+    record: &Record<'_>,
+    sticky: impl FnOnce(u32) -> u32,
+) -> Result<&'l Arc<Lane>, NotTaken> {
+    // Lanes are numbered by i32, so their count fits.
+    let count = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
+    let chosen = match (record.partition, &state.routing.partition_fn, record.key) {
+        (Some(partition), _, _) => partition,
+        (None, Some(choose), key) => choose(key, record.value.as_ref().map(Value::bytes), count).0,
+        (None, None, key) => match (state.routing.partitioner, key) {
+            (Partitioner::Murmur2, Some(key)) => murmur2_partition(key, count).0,
+            (Partitioner::Consistent, Some(key)) => consistent_partition(key, count).0,
+            (Partitioner::RoundRobin, _) => state.next_in_turn(count),
+            _ => sticky(count).cast_signed(),
+        },
+    };
+    usize::try_from(chosen)
+        .ok()
+        .and_then(|chosen| lanes.get(chosen))
+        .ok_or(NotTaken::NoSuchPartition {
+            partition: chosen,
+            count: lanes.len(),
+        })
+}
+
+/// Whether [`route`] asked for the sticky choice.
+#[inline]
+fn is_sticky(state: &TopicState, record: &Record<'_>) -> bool {
+    let by_key = match state.routing.partitioner {
+        Partitioner::Murmur2 | Partitioner::Consistent => record.key.is_some(),
+        Partitioner::RoundRobin => true,
+        Partitioner::Sticky => false,
+    };
+    !by_key && record.partition.is_none() && state.routing.partition_fn.is_none()
+}
+
+#[inline]
+fn has_leader(lanes: &[Arc<Lane>], partition: u32) -> bool {
+    lanes
+        .get(partition as usize)
+        .is_some_and(|lane| lane.connection().is_some())
+}
+
+/// The calling thread's sticky choice for a topic.
+#[inline]
+fn with_thread_sticky<R>(topic: u64, f: impl FnOnce(&mut Sticky) -> R) -> R {
+    thread_local! {
+        static STICKY: RefCell<Vec<(u64, Sticky)>> = const { RefCell::new(Vec::new()) };
+    }
+    STICKY.with_borrow_mut(|known| {
+        let place = known
+            .iter()
+            .position(|(of, _)| *of == topic)
+            .unwrap_or_else(|| {
+                known.push((topic, Sticky::new(seed())));
+                known.len() - 1
+            });
+        // A thread mostly stays with a topic for a while.
+        known.swap(0, place);
+        f(&mut known[0].1)
+    })
+}
+
+/// Seeds that differ from handle to handle, so that they do not march in step.
+fn seed() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    clock::now().0.rotate_left(20) ^ COUNT.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+}
