@@ -49,7 +49,7 @@ impl Default for Keep {
 /// What a batch gets whose sequence numbers lie before the five remembered ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OldDuplicate {
-    /// `OUT_OF_ORDER_SEQUENCE_NUMBER`, as Kafka answers since 1.1 (`ProducerAppendInfo.java`).
+    /// `OUT_OF_ORDER_SEQUENCE_NUMBER`, as Kafka 4.3 answers (`ProducerAppendInfo.java`).
     #[default]
     OutOfOrder,
     /// `DUPLICATE_SEQUENCE_NUMBER`: a client must take it as written, at an offset nobody knows.

@@ -197,23 +197,32 @@ fn walk(
     };
     let mut rest = body;
     for index in 0..count {
-        let (offset_delta, value, behind) = match plain(rest) {
+        let record = match plain(rest) {
             Some(record) => record,
             None => {
                 let mut reader = Reader::new(rest);
                 let record = RecordView::read(&mut reader)
                     .map_err(|_| at(index, "a record is malformed or missing"))?;
-                (record.offset_delta, record.value, reader.rest())
+                let RecordView {
+                    offset_delta,
+                    value,
+                    ..
+                } = record;
+                Walked {
+                    offset_delta,
+                    value,
+                    behind: reader.rest(),
+                }
             }
         };
-        if offset_delta != index {
+        if record.offset_delta != index {
             return Err(at(index, "offset deltas do not count 0, 1, 2"));
         }
         if config.numbered {
-            let number = value.and_then(numbering::read);
+            let number = record.value.and_then(numbering::read);
             numbers.push(number.ok_or_else(|| at(index, "a value without its number"))?);
         }
-        rest = behind;
+        rest = record.behind;
     }
     if !rest.is_empty() {
         return Err(at(count, "there are more records than the header says"));
@@ -221,10 +230,17 @@ fn walk(
     Ok(())
 }
 
-/// Offset delta and value of the record in front, and what is behind it: if it has no headers, its
-/// key and value are not null or the key is, and everything fits. `None` says nothing.
+/// What the walk needs of a record.
+struct Walked<'a> {
+    offset_delta: i32,
+    value: Option<&'a [u8]>,
+    /// The bytes behind the record.
+    behind: &'a [u8],
+}
+
+/// The record in front, if it has a value and no headers, and everything fits. `None` says nothing.
 #[inline]
-fn plain(bytes: &[u8]) -> Option<(i32, Option<&[u8]>, &[u8])> {
+fn plain(bytes: &[u8]) -> Option<Walked<'_>> {
     let (len, bytes) = small_varint(bytes)?;
     let (record, behind) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
     let (_attributes, record) = record.split_first()?;
@@ -238,7 +254,12 @@ fn plain(bytes: &[u8]) -> Option<(i32, Option<&[u8]>, &[u8])> {
     };
     let (value_len, record) = small_varint(record)?;
     let (value, header_count) = record.split_at_checked(usize::try_from(value_len).ok()?)?;
-    (header_count == [0]).then_some((offset_delta, Some(value), behind))
+    let value = Some(value);
+    (header_count == [0]).then_some(Walked {
+        offset_delta,
+        value,
+        behind,
+    })
 }
 
 /// A zig-zag varint of up to three bytes.

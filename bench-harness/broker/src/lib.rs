@@ -62,37 +62,37 @@
 //! The modules, in the order in which a request meets them:
 #![forbid(unsafe_code)]
 
-/// The cluster's state.
-mod broker;
+pub mod config;
+
+pub mod server;
+
+pub mod session;
+
 mod clock;
-/// What a broker is told once.
-mod config;
-/// Whether a batch is sound.
-mod examine;
-/// What shall go wrong.
-mod faults;
-/// A partition's records.
-mod log;
-/// The one that has to be fast.
-mod produce;
-/// Sequence numbers.
-mod producers;
-/// What came in.
-mod report;
-/// TCP.
-mod server;
-/// One connection.
-mod session;
-/// What small requests look like.
+
 mod shape;
-/// Everything that is not Produce.
+
 mod small;
-/// Topics and partitions.
+
+pub mod versions;
+
+mod produce;
+
+mod examine;
+
+pub mod broker;
+
+pub mod faults;
+
 mod topic;
-/// Which versions are served.
-mod versions;
+
+mod producers;
+
+mod log;
 
 pub mod numbering;
+
+pub mod report;
 
 pub use broker::{Broker, Shared, TopicError};
 pub use config::{BrokerConfig, Keep, Mode, Node, OldDuplicate};
@@ -104,3 +104,8 @@ pub use server::{Server, ServerConfig};
 pub use session::{Closed, Progress, Session};
 pub use topic::TopicId;
 pub use versions::Versions;
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -85,7 +85,8 @@ impl Log {
         for batch in self.batches.range(first..) {
             let taken = out.len() - begin;
             let fits = taken + batch.bytes.len() <= bytes_max;
-            if !fits && !(taken == 0 && at_least_one) {
+            let first_anyway = taken == 0 && at_least_one;
+            if !(fits || first_anyway) {
                 break;
             }
             let at = out.len();

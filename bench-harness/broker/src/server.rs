@@ -325,10 +325,6 @@ impl Server {
     }
 
     /// Ends every thread and returns the final report. Dropping the server does the same.
-    #[expect(
-        clippy::must_use_candidate,
-        reason = "often called for its effect alone"
-    )]
     pub fn shutdown(self) -> Report {
         self.end();
         self.report()

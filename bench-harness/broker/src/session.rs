@@ -112,7 +112,7 @@ enum Hold {
     Answer { until_ms: i64, bytes: Vec<u8> },
 }
 
-/// One connection to one node of a [`Broker`]. See the module's page for an example.
+/// One connection to one node of a [`crate::Broker`]. See the module's page for an example.
 #[derive(Debug)]
 pub struct Session {
     node_id: i32,

@@ -591,7 +591,7 @@ fn numbered_records_show_what_sequences_cannot() {
 fn headers_keys_and_nulls_are_sound() {
     let mut client = Client::with_topic(BrokerConfig::default(), 1);
     let batch = BatchOf {
-        values: vec![Vec::new(), vec![1; 20_000], vec![2; 3_000_00]],
+        values: vec![Vec::new(), vec![1; 20_000], vec![2; 300_000]],
         key: Some(b"key".to_vec()),
         headers: vec![("h".into(), None), ("h".into(), Some(b"v".to_vec()))],
         ..BatchOf::default()
