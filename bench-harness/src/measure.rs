@@ -18,6 +18,7 @@ use hdrhistogram::Histogram;
 use crate::allocations;
 use crate::broker::BrokerReport;
 use crate::client::null::Null;
+use crate::client::ringpost::Ringpost;
 use crate::client::{Client, Counters, Facts, Stages};
 use crate::clock::{Clock, wall};
 use crate::corpus::Corpus;
@@ -227,13 +228,10 @@ pub fn measure(plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failure> {
         Engine::Null => Box::new(
             Null::connect(&plan, &addresses, &corpus, &keyring).map_err(Failure::connection)?,
         ),
-        Engine::Ringpost => {
-            return Err(Failure::config(
-                "engine=ringpost is not linked into this build",
-            ));
-        }
+        Engine::Ringpost => Box::new(Ringpost::connect(&plan, &addresses)?),
     };
-    let run = Run::new(plan, Clock::new(), corpus, keyring, client.tallies());
+    let tallies = client.tallies(plan.producers);
+    let run = Run::new(plan, Clock::new(), corpus, keyring, tallies);
     interrupt.wakes(thread::current());
     let progress = Progress::new(&run.plan);
     let broker = &mut broker;
@@ -271,15 +269,15 @@ enum Ended {
 /// Tells all threads to end when it goes out of scope, also in a panic: a scope waits for them.
 struct EndThreads<'a> {
     run: &'a Run,
-    phase: Option<&'a Phase>,
+    client: &'a dyn Client,
+    phase: &'a Phase,
 }
 
 impl Drop for EndThreads<'_> {
     fn drop(&mut self) {
-        if let Some(phase) = self.phase {
-            phase.stop();
-        }
+        self.phase.stop();
         self.run.end_collecting();
+        self.client.end_collecting();
     }
 }
 
@@ -305,7 +303,8 @@ impl Conductor<'_> {
         let window = thread::scope(|scope| {
             let _end = EndThreads {
                 run,
-                phase: Some(&warming),
+                client,
+                phase: &warming,
             };
             for collector in 0..client.collectors() {
                 scope.spawn(move || client.collect(run, collector));
@@ -322,10 +321,7 @@ impl Conductor<'_> {
                 self.drain(&senders);
                 phase = counted.get_or_init(|| Phase::new(run.clock.now(), by_count));
             }
-            let _end = EndThreads {
-                run,
-                phase: Some(phase),
-            };
+            let _end = EndThreads { run, client, phase };
             if by_count.is_some() && ended == Ended::Complete {
                 senders.extend(spawn(scope, run, client, phase));
             }
@@ -333,10 +329,8 @@ impl Conductor<'_> {
             phase.stop();
             self.progress.note("draining");
             self.drain(&senders);
-            run.end_collecting();
-            if let Err(why) = client.close(self.patience()) {
-                run.fail(why);
-            }
+            // What is left settles by this; collectors see it, then end.
+            client.close(self.patience());
             window
         });
         self.finish(window)
@@ -362,9 +356,7 @@ impl Conductor<'_> {
         while senders.iter().any(|sender| !sender.is_finished()) && self.run.clock.now() < give_up {
             thread::park_timeout(Duration::from_millis(1));
         }
-        if let Err(why) = self.client.flush(self.patience()) {
-            self.run.fail(why);
-        }
+        self.client.flush(self.patience());
     }
 
     fn window(&mut self, phase: &Phase, ended: Ended) -> Window {

@@ -11,6 +11,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use crate::client::null::UNUSED;
+use crate::client::ringpost::check_setting;
 use crate::nearest::hint;
 use crate::plan::{Acks, Arrival, Brokers, Engine, Plan, Rate, RecordSource};
 use crate::setting::{SETTINGS, Setting, find};
@@ -67,6 +68,8 @@ impl fmt::Display for Faults {
 pub struct Draft {
     plan: Plan,
     origins: BTreeMap<&'static str, Origin>,
+    /// Name, origin and value of what was given with `set`.
+    engine_settings: Vec<(String, Origin, String)>,
     faults: Vec<Fault>,
 }
 
@@ -141,6 +144,10 @@ impl Draft {
             return self.unknown(origin, name);
         };
         self.origins.insert(setting.name, origin.clone());
+        if let ("set", Some((key, value))) = (setting.name, text.split_once('=')) {
+            self.engine_settings
+                .push((key.into(), origin.clone(), value.into()));
+        }
         if let Err(what) = setting.apply(&mut self.plan, text) {
             self.fault(origin, name, what);
         }
@@ -229,6 +236,17 @@ impl Draft {
         }
         for (keys, what) in clashes {
             self.clash(keys, what);
+        }
+        for (name, origin, value) in std::mem::take(&mut self.engine_settings) {
+            // Faults of the engine's settings are told where they were said, like all others.
+            if let Err(what) = check_setting(&name, &value) {
+                let key = if origin == Origin::Flag {
+                    "set".into()
+                } else {
+                    format!("set.{name}")
+                };
+                self.fault(origin, &key, what);
+            }
         }
         // Records alone mean "however long it takes".
         if self.plan.records.is_some() && !self.origins.contains_key("duration") {
@@ -354,8 +372,8 @@ mod tests {
                 "s.toml:1: idempotent: idempotent=true needs acks=all",
             ),
             (
-                "memory = '64KiB'",
-                "s.toml:1: memory: 128KiB is more than memory=64KiB",
+                "memory = '1MiB'\nbatch = '2MiB'",
+                "s.toml:2: batch: 2MiB is more than memory=1MiB",
             ),
             (
                 "arrival = 'poisson'",

@@ -93,6 +93,7 @@ impl Phase {
 pub fn send_all(run: &Run, phase: &Phase, sender: usize, sink: &mut impl Sink) {
     // Without this the kernel may wake a sleeper 50 µs late; refused, it just is that.
     let _ = prctl::set_timerslack(1);
+    let sink_waits = sink.waits();
     let mut loop_ = Loop {
         run,
         phase,
@@ -102,6 +103,7 @@ pub fn send_all(run: &Run, phase: &Phase, sender: usize, sink: &mut impl Sink) {
         value: run.corpus.len() / run.plan.producers * sender,
         number: 0,
         share: phase.share(sender, run.plan.producers),
+        group: if sink_waits { 1 } else { STAMP_EVERY },
     };
     let ended = match phase.schedule(run, sender) {
         None => loop_.closed(),
@@ -127,6 +129,8 @@ struct Loop<'a, S> {
     value: usize,
     number: u64,
     share: u64,
+    /// Records to one reading of the clock, at most.
+    group: u64,
 }
 
 impl<S: Sink> Loop<'_, S> {
@@ -136,7 +140,7 @@ impl<S: Sink> Loop<'_, S> {
                 return Err(Stop::Asked);
             }
             let now = self.run.clock.now();
-            let group = STAMP_EVERY.min(self.share - self.number);
+            let group = self.group.min(self.share - self.number);
             self.send_group(group, now, |_| now)?;
         }
         Ok(())
@@ -152,7 +156,7 @@ impl<S: Sink> Loop<'_, S> {
                 return Err(Stop::Asked);
             }
             // All that is due by now, up to a group; then the clock is read again.
-            let most = STAMP_EVERY.min(self.share - self.number);
+            let most = self.group.min(self.share - self.number);
             let due = (1..most)
                 .find(|ahead| schedule.intended_ns(self.number + ahead) > now)
                 .unwrap_or(most);

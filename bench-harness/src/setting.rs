@@ -83,6 +83,18 @@ fn in_range<T: TryFrom<u64>>(parsed: Option<u64>, low: u64, high: u64) -> Result
     plain(T::try_from(value).ok())
 }
 
+fn size_in_range(text: &str, low: u64, high: u64) -> Result<u64, String> {
+    let size = plain(bytes(text))?;
+    if size < low || size > high {
+        return Err(format!(
+            "not between {} and {}",
+            show_bytes(low),
+            show_bytes(high)
+        ));
+    }
+    Ok(size)
+}
+
 fn truth(text: &str) -> Result<bool, String> {
     plain(text.parse().ok())
 }
@@ -281,7 +293,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "Largest batch, before compression",
         expected: SIZE_EXPECTED,
         read: |plan, text| {
-            plan.batch = in_range(bytes(text), 1024, 1 << 30)?;
+            plan.batch = size_in_range(text, 1 << 10, 16 << 20)?;
             Ok(())
         },
         show: |plan| Some(show_bytes(plan.batch)),
@@ -293,7 +305,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "Memory for buffered records, for the whole producer",
         expected: SIZE_EXPECTED,
         read: |plan, text| {
-            plan.memory = in_range(bytes(text), 64 << 10, 1 << 40)?;
+            plan.memory = size_in_range(text, 1 << 20, 64 << 30)?;
             Ok(())
         },
         show: |plan| Some(show_bytes(plan.memory)),

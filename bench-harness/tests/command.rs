@@ -88,7 +88,7 @@ fn a_run_prints_one_document_with_every_field() {
         "/records_per_s",
         "/mib_per_s",
         "/cpu_us_per_record",
-        "/throughput/p1",
+        "/throughput/p50",
         "/throughput/p99",
         "/latency_us/response/p50",
         "/latency_us/response/p99_99",
@@ -215,20 +215,10 @@ fn payloads_of_a_file_with_keys_and_a_codec() {
         .collect();
     fs::write(folder.path("events"), lines).expect("written");
     let corpus = folder.path("events");
-    let output = run(&[
-        &[
-            "run",
-            "--record-size",
-            &corpus,
-            "--keys",
-            "zipf:100,1.1",
-            "--compression",
-            "lz4",
-        ],
-        &["--format", "json"],
-        &SHORT[..],
-    ]
-    .concat());
+    let mut arguments = vec!["run", "--record-size", &corpus, "--keys", "zipf:100,1.1"];
+    arguments.extend(["--compression", "lz4", "--format", "json"]);
+    arguments.extend(SHORT);
+    let output = run(&arguments);
     assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
     let document = document(&output);
     assert!(number(&document, "/acked_records") > 0.0);

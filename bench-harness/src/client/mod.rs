@@ -18,6 +18,7 @@ use crate::stamp::Stamp;
 use crate::tally::Settled;
 
 pub mod null;
+pub mod ringpost;
 
 /// One record's bytes, borrowed from corpus and keyring.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,12 @@ pub trait Sink {
 
     /// Called before the thread sleeps and when it ends: what was held back for others goes now.
     fn hand_over(&mut self) {}
+
+    /// Whether [`send`](Self::send) returns only when the record is settled: then every record
+    /// needs its own reading of the clock.
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// A connected client.
@@ -68,13 +75,16 @@ pub trait Client: Sync {
     fn collectors(&self) -> usize;
 
     /// Threads that see acks, and so need a tally: collectors, or senders that wait themselves.
-    fn tallies(&self) -> usize;
+    fn tallies(&self, producers: usize) -> usize;
 
     /// Body of application thread `sender`: sends until the phase stops.
     fn send(&self, run: &Run, phase: &Phase, sender: usize);
 
     /// Body of collector thread `collector`: records acks until [`Run::collecting_ended`].
     fn collect(&self, run: &Run, collector: usize);
+
+    /// Nothing more will be sent: collectors that wait for senders may end.
+    fn end_collecting(&self) {}
 
     /// What the client counted so far.
     fn counters(&self) -> Counters;
@@ -89,11 +99,11 @@ pub trait Client: Sync {
         None
     }
 
-    /// Waits until every record taken so far has settled.
-    fn flush(&self, deadline: Duration) -> Result<(), String>;
+    /// Waits until every record taken so far has settled, or the deadline is over.
+    fn flush(&self, deadline: Duration);
 
-    /// Ends the client; what is not settled by the deadline is reported as such.
-    fn close(&self, deadline: Duration) -> Result<(), String>;
+    /// Ends the client; what is not settled by the deadline settles as a failure.
+    fn close(&self, deadline: Duration);
 }
 
 /// What a client says about itself.

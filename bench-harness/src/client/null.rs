@@ -75,7 +75,6 @@ pub struct Null {
     topic: String,
     acks: i16,
     idempotent: bool,
-    producers: usize,
     /// Leaders' addresses and the partitions each leads.
     leaders: Vec<(String, Vec<i32>)>,
     batches: Vec<Built>,
@@ -102,7 +101,6 @@ impl Null {
                 Acks::All => -1,
             },
             idempotent: plan.idempotent(),
-            producers: plan.producers,
             leaders,
             batches,
             sent_batches: AtomicU64::new(0),
@@ -241,8 +239,8 @@ impl Client for Null {
         0
     }
 
-    fn tallies(&self) -> usize {
-        self.producers // each sees its own
+    fn tallies(&self, producers: usize) -> usize {
+        producers // each sees its own
     }
 
     fn send(&self, run: &Run, phase: &Phase, sender: usize) {
@@ -263,13 +261,10 @@ impl Client for Null {
         }
     }
 
-    fn flush(&self, _deadline: Duration) -> Result<(), String> {
-        Ok(()) // senders return only when everything is answered
-    }
+    /// Senders return only when everything is answered.
+    fn flush(&self, _deadline: Duration) {}
 
-    fn close(&self, _deadline: Duration) -> Result<(), String> {
-        Ok(())
-    }
+    fn close(&self, _deadline: Duration) {}
 }
 
 /// Why a sender gave up, with the address in it.
