@@ -22,6 +22,7 @@
 //! | `memory` | 64 MiB | 1 MiB to 64 GiB | `buffer.memory` | `queue.buffering.max.kbytes` |
 //! | `compression` | `none` | `none`, `gzip[:l]`, `snappy`, `lz4`, `zstd[:l]` | `compression.type` | same |
 //! | `partitioner` | `murmur2` | `murmur2`, `consistent`, `round-robin`, `sticky` | `partitioner.class` | `partitioner` |
+//! | `produce_version_max` | 13 | 3 to 13 | – | `broker.version.fallback` |
 //! | `in_flight_max` | 5 | 1 to 5 | `max.in.flight.requests.per.connection` | same |
 //! | `delivery_timeout` | 120 s | 1 ms to 1 day | `delivery.timeout.ms` | `message.timeout.ms` |
 //! | `request_timeout` | 30 s | 1 ms to 1 hour | `request.timeout.ms` | `socket.timeout.ms` |
@@ -153,6 +154,7 @@ pub struct Builder {
     pub(crate) compression: Compression,
     pub(crate) partitioner: Partitioner,
     pub(crate) partition_fn: Option<Arc<PartitionFn>>,
+    pub(crate) produce_version_max: i16,
     pub(crate) in_flight_max: usize,
     pub(crate) delivery_timeout: Duration,
     pub(crate) request_timeout: Duration,
@@ -200,6 +202,7 @@ impl Default for Builder {
             compression: Compression::NONE,
             partitioner: Partitioner::Murmur2,
             partition_fn: None,
+            produce_version_max: core.produce_version_max,
             in_flight_max: core.in_flight_max,
             delivery_timeout: core.delivery_timeout,
             request_timeout: core.request_timeout,
@@ -265,6 +268,8 @@ impl Builder {
         compression: Compression => compression;
         /// How records are spread over partitions.
         partitioner: Partitioner => partitioner;
+        /// The newest Produce version to be used: for brokers that offer more than they can do.
+        produce_version_max: i16 => produce_version_max;
         /// Requests in flight per connection.
         in_flight_max: usize => in_flight_max;
         /// From the append to the outcome at the latest.
@@ -421,6 +426,12 @@ impl Builder {
             "1 MiB to 64 GiB",
         );
         check(
+            "produce_version_max",
+            (3..=13).contains(&self.produce_version_max),
+            &self.produce_version_max,
+            "3 to 13",
+        );
+        check(
             "in_flight_max",
             (1..=5).contains(&self.in_flight_max),
             &self.in_flight_max,
@@ -550,6 +561,7 @@ impl Builder {
                 .linger
                 .map_or(Linger::Auto { gap: self.gap }, Linger::Fixed),
             request_bytes_max: self.request_bytes_max,
+            produce_version_max: self.produce_version_max,
             in_flight_max: self.in_flight_max,
             request_timeout: self.request_timeout,
             delivery_timeout: self.delivery_timeout,
@@ -669,6 +681,9 @@ const SETTINGS: &[(&str, Put)] = &[
             _ => return Err("murmur2, consistent, round-robin or sticky".into()),
         };
         Ok(())
+    }),
+    ("produce_version_max", |b, t| {
+        number(t, "3 to 13").map(|v| b.produce_version_max = v)
     }),
     ("in_flight_max", |b, t| {
         number(t, "1 to 5").map(|v| b.in_flight_max = v)

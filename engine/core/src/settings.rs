@@ -76,6 +76,8 @@ pub struct Settings {
     pub reconnect: Backoff,
     /// Kafka: `retries`, `retry.backoff.ms`, `retry.backoff.max.ms`.
     pub retry: RetryPolicy,
+    /// The newest Produce version to be used, 3 to 13: for brokers that offer more than they can do.
+    pub produce_version_max: i16,
     /// Connections to each broker, per shard.
     pub connections_per_broker: usize,
     /// Connect to the brokers of all wanted topics at once instead of at the first record.
@@ -99,6 +101,7 @@ impl Default for Settings {
                 max: Duration::from_millis(1000),
             },
             retry: RetryPolicy::default(),
+            produce_version_max: 13,
             connections_per_broker: 1,
             eager: false,
         }

@@ -210,7 +210,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
             }
             Answer::Done(offered) => offered,
         };
-        match offered.agree(ApiKey::PRODUCE, produce::VERSIONS) {
+        let ours = *produce::VERSIONS.start()..=self.settings.produce_version_max;
+        match offered.agree(ApiKey::PRODUCE, ours) {
             Ok(produce_version) => {
                 let connection = &mut self.connections[index];
                 connection.state = State::Ready {
