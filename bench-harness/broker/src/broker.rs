@@ -105,12 +105,13 @@ pub(crate) struct Offer<'a> {
 }
 
 /// What a partition answers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct PartitionAnswer {
     pub(crate) error: ErrorCode,
     pub(crate) base_offset: i64,
     pub(crate) log_start_offset: i64,
-    pub(crate) record: Option<i32>,
+    /// The records at fault, by their places in the batch.
+    pub(crate) records: Vec<i32>,
     pub(crate) message: Option<&'static str>,
     /// The leader to go to instead, and its epoch.
     pub(crate) leader: Option<(i32, i32)>,
@@ -124,7 +125,7 @@ impl PartitionAnswer {
             error,
             base_offset: -1,
             log_start_offset: -1,
-            record: None,
+            records: Vec::new(),
             message: None,
             leader: None,
             omitted: false,
@@ -396,7 +397,7 @@ impl Broker {
             Err(refusal) => {
                 self.counters.corrupt += u64::from(refusal.corrupt);
                 return Ok(PartitionAnswer {
-                    record: refusal.record,
+                    records: refusal.records,
                     message: Some(refusal.message),
                     ..PartitionAnswer::error(refusal.code)
                 });

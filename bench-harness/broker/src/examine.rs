@@ -33,8 +33,8 @@ pub(crate) struct BatchFacts {
 pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
     pub(crate) message: &'static str,
-    /// The record at fault, by its place in the batch.
-    pub(crate) record: Option<i32>,
+    /// The records at fault, by their places in the batch.
+    pub(crate) records: Vec<i32>,
     /// Whether the bytes are damaged (and not merely unwelcome).
     pub(crate) corrupt: bool,
 }
@@ -44,7 +44,7 @@ impl Refusal {
         Self {
             code,
             message,
-            record: None,
+            records: Vec::new(),
             corrupt: false,
         }
     }
@@ -53,7 +53,7 @@ impl Refusal {
         Self {
             code,
             message,
-            record: None,
+            records: Vec::new(),
             corrupt: true,
         }
     }
@@ -65,6 +65,13 @@ const LENGTH_FROM: usize = 12;
 const MAGIC_AT: usize = 16;
 /// The first Produce version that may carry zstd (KIP-110).
 const ZSTD_SINCE: i16 = 7;
+
+const TOO_LATE: Refusal = Refusal {
+    code: ErrorCode::INVALID_TIMESTAMP,
+    message: "a record is stamped too far ahead of the broker's clock",
+    records: Vec::new(),
+    corrupt: false,
+};
 
 /// Looks at the records field of one partition in a Produce request.
 pub(crate) fn examine(
@@ -97,23 +104,35 @@ pub(crate) fn examine(
             "the CRC does not match",
         ));
     }
-    check_header(config, now_ms, &header.header)?;
+    check_header(&header.header)?;
+    let latest_ms = config
+        .timestamp_ahead_ms_max
+        .map_or(i64::MAX, |ms| now_ms.saturating_add(ms));
     let mut numbers = Vec::new();
     if config.mode == Mode::Verify {
-        if codec == Codec::None {
-            walk(
-                config,
-                header.body(),
-                header.header.record_count,
-                &mut numbers,
-            )?;
+        let unpacked;
+        let body = if codec == Codec::None {
+            header.body()
         } else {
-            let body = compress::decompress(codec, header.body(), config.decompressed_bytes_max)
+            unpacked = compress::decompress(codec, header.body(), config.decompressed_bytes_max)
                 .map_err(|_| {
                     Refusal::corrupt(ErrorCode::CORRUPT_MESSAGE, "the records do not decompress")
                 })?;
-            walk(config, &body, header.header.record_count, &mut numbers)?;
+            &unpacked
+        };
+        walk(config, body, header.header.record_count, &mut numbers)?;
+        if header.header.max_timestamp > latest_ms {
+            let base = header.header.base_timestamp;
+            let late = |r: &RecordView<'_>| base.saturating_add(r.timestamp_delta) > latest_ms;
+            let all = header.records_in(body).flatten();
+            let records = all.filter(late).map(|r| r.offset_delta).collect();
+            return Err(Refusal {
+                records,
+                ..TOO_LATE
+            });
         }
+    } else if header.header.max_timestamp > latest_ms {
+        return Err(TOO_LATE);
     }
     let header = &header.header;
     Ok(BatchFacts {
@@ -149,7 +168,7 @@ fn exactly_one_batch(bytes: &[u8]) -> Result<BatchView<'_>, Refusal> {
     BatchView::parse(bytes).map_err(|_| corrupt("the record batch's length is wrong"))
 }
 
-fn check_header(config: &BrokerConfig, now_ms: i64, header: &BatchHeader) -> Result<(), Refusal> {
+fn check_header(header: &BatchHeader) -> Result<(), Refusal> {
     let invalid = |message| Err(Refusal::corrupt(ErrorCode::INVALID_RECORD, message));
     if header.record_count < 1 || header.last_offset_delta != header.record_count - 1 {
         return invalid("record count and last offset delta do not agree");
@@ -169,15 +188,6 @@ fn check_header(config: &BrokerConfig, now_ms: i64, header: &BatchHeader) -> Res
     if header.producer_id >= 0 && (header.base_sequence < 0 || header.producer_epoch < 0) {
         return invalid("a producer id without a sequence or an epoch");
     }
-    let latest = config
-        .timestamp_ahead_ms_max
-        .map(|ahead| now_ms.saturating_add(ahead));
-    if latest.is_some_and(|latest| header.max_timestamp > latest) {
-        return Err(Refusal::unwelcome(
-            ErrorCode::INVALID_TIMESTAMP,
-            "a record is stamped too far ahead of the broker's clock",
-        ));
-    }
     Ok(())
 }
 
@@ -192,7 +202,7 @@ fn walk(
     numbers: &mut Vec<(u64, u64)>,
 ) -> Result<(), Refusal> {
     let at = |record, message| Refusal {
-        record: Some(record),
+        records: vec![record],
         ..Refusal::corrupt(ErrorCode::INVALID_RECORD, message)
     };
     let mut rest = body;

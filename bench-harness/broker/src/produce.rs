@@ -140,12 +140,12 @@ fn result(partition: i32, answer: &PartitionAnswer) -> PartitionResult<'static> 
         base_offset: answer.base_offset,
         log_start_offset: answer.log_start_offset,
         record_errors: answer
-            .record
-            .map(|batch_index| RecordError {
+            .records
+            .iter()
+            .map(|&batch_index| RecordError {
                 batch_index,
                 message: answer.message,
             })
-            .into_iter()
             .collect(),
         error_message: answer.message,
         current_leader: answer.leader.map(leader),

@@ -27,6 +27,8 @@ use support::{BatchOf, Produce, frame, read_answer, topic_name};
 
 const VERSION: &str = "4.3.1";
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a producer id is asked for.
+const TRIES: u32 = 100_000;
 /// A day long gone: both brokers' clocks are ahead of it.
 const PAST: i64 = 1_700_000_000_000;
 /// The year 2100.
@@ -109,7 +111,11 @@ impl Peer {
         let request = InitProducerIdRequest::default()
             .with_transactional_id(None)
             .with_transaction_timeout_ms(60_000);
-        let answer = peer.ask(4, &request);
+        // A broker that has just started first fetches a block of ids.
+        let mut answers = (0..TRIES).map(|_| peer.ask(4, &request));
+        let answer = answers
+            .find(|a| ErrorCode(a.error_code) != ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
+            .expect("the broker has producer ids at last");
         assert_eq!((answer.error_code, answer.producer_epoch), (0, 0));
         peer.producer_id = answer.producer_id.0;
         peer
@@ -213,6 +219,15 @@ fn stateless() -> Vec<(String, Vec<u8>)> {
             .build(),
         ),
         (
+            "a compressed batch from the future".into(),
+            BatchOf {
+                timestamp: FUTURE,
+                compression: Compression::new(Codec::Lz4, None).ok(),
+                ..records(300)
+            }
+            .build(),
+        ),
+        (
             "too large".into(),
             BatchOf {
                 values: vec![vec![7; 1_100_000]],
@@ -304,7 +319,6 @@ fn the_model_answers_as_kafka_does() {
         (4, -1, 1), // no sequence
     ];
     for (step, (epoch, sequence, count)) in sequence.into_iter().enumerate() {
-        let count = count;
         let answer = |peer: &mut Peer| {
             let producer = Some((peer.producer_id, epoch, sequence));
             peer.produce(
