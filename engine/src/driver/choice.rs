@@ -19,7 +19,7 @@ pub enum DriverChoice {
 
 /// A driver by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DriverKind {
+pub(crate) enum DriverKind {
     /// [`RingDriver`](super::RingDriver).
     Ring,
     /// [`EpollDriver`](super::EpollDriver).
@@ -28,11 +28,11 @@ pub enum DriverKind {
 
 /// The driver taken, and the reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChosenDriver {
+pub(crate) struct ChosenDriver {
     /// The driver.
-    pub kind: DriverKind,
+    pub(crate) kind: DriverKind,
     /// Why this one, for people: "asked for", "io_uring refused: …".
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 impl DriverChoice {
@@ -40,7 +40,7 @@ impl DriverChoice {
     ///
     /// The calling thread's seccomp filter counts, so call it where the driver will live or in a
     /// thread with the same filter.
-    pub fn resolve(self) -> Result<ChosenDriver, RingRefused> {
+    pub(crate) fn resolve(self) -> Result<ChosenDriver, RingRefused> {
         let chosen = match self {
             Self::Epoll => ChosenDriver::new(DriverKind::Epoll, "asked for"),
             Self::Ring => {
@@ -68,7 +68,7 @@ impl ChosenDriver {
 impl DriverKind {
     /// "ring" or "epoll", as in the configuration.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ring => "ring",
             Self::Epoll => "epoll",

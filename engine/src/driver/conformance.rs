@@ -94,13 +94,16 @@ against_every_driver! {
     a_frame_for_a_connection_that_ended_comes_back
     close_with_a_frame_in_the_kernel
     a_slot_serves_again_at_once
+    an_old_name_does_not_reach_the_new_connection
     connections_come_and_go
     drop_brings_all_memory_back
     a_panicking_callback_does_not_hang_the_drop
     a_wake_before_the_wait_ends_it
     wakes_are_never_lost
+    wakes_come_through_a_flood
     a_wait_ends_when_its_time_is_over
     no_wait_does_not_wait
+    spinning_sees_everything
 }
 
 // The rig.
@@ -834,6 +837,9 @@ fn close_with_a_frame_in_the_kernel<M: Make>() {
     read_some(&mut rig, &mut peer);
     rig.close(A);
     rig.close(A); // and again
+    // The ring's kernel has its hands on the frame until it says otherwise.
+    let kept = usize::from(M::NAME != Epoll::NAME);
+    assert_eq!(rig.driver.frames_in_kernel(), kept);
     rig.until(A, |seen| seen.released == 1);
     assert_eq!(rig.driver.frames_in_kernel(), 0);
     assert_eq!(rig.pool.in_use(), 0);
@@ -861,6 +867,28 @@ fn a_slot_serves_again_at_once<M: Make>() {
     assert_pattern(&rig.watch.of(next).received, 0);
     rig.until(A, |seen| seen.released == 1);
     drop(old);
+    rig.finish();
+}
+
+fn an_old_name_does_not_reach_the_new_connection<M: Make>() {
+    let mut rig = Rig::<M>::new();
+    let gone = rig.open(A, &usual());
+    drop(gone);
+    rig.until(A, |seen| seen.closed.is_some());
+    let next = conn(A.slot, A.generation + 1);
+    let mut peer = rig.open(next, &usual());
+    rig.send(A, 0, &[10]);
+    rig.until(A, |seen| seen.released == 1);
+    rig.close(A);
+    rig.send(next, 0, &[20]);
+    rig.until(next, |seen| seen.released == 1);
+    read_pattern(&mut peer, 20);
+    peer.shutdown(Shutdown::Write).expect("shutdown");
+    rig.until(next, |seen| matches!(seen.closed, Some(None)));
+    // What the old name was given went nowhere.
+    let mut rest = Vec::new();
+    peer.read_to_end(&mut rest).expect("read");
+    assert!(rest.is_empty());
     rig.finish();
 }
 
@@ -986,6 +1014,29 @@ fn wakes_are_never_lost<M: Make>() {
     rig.finish();
 }
 
+/// With more completions than the queue holds the kernel ends the poll on the waker.
+fn wakes_come_through_a_flood<M: Make>() {
+    const COUNT: u16 = 12;
+    let mut rig = Rig::<M>::new();
+    let mut peers: Vec<TcpStream> = (0..COUNT)
+        .map(|slot| rig.open(conn(slot, 1), &usual()))
+        .collect();
+    let waker = rig.driver.waker();
+    for round in 1..=100 {
+        for peer in &mut peers {
+            peer.write_all(b"x").expect("write");
+        }
+        waker.wake();
+        for slot in 0..COUNT {
+            rig.until(conn(slot, 1), |seen| seen.received.len() == round);
+        }
+        while rig.turn(Wait::No) > 0 {}
+        waker.wake();
+        rig.turn(Wait::Forever);
+    }
+    rig.finish();
+}
+
 fn a_wait_ends_when_its_time_is_over<M: Make>() {
     let mut rig = Rig::<M>::new();
     let _peer = rig.open(A, &usual());
@@ -1012,6 +1063,27 @@ fn no_wait_does_not_wait<M: Make>() {
     peer.write_all(b"x").expect("write");
     while rig.watch.of(A).received.is_empty() {
         rig.turn(Wait::No);
+    }
+    rig.finish();
+}
+
+fn spinning_sees_everything<M: Make>() {
+    const COUNT: u16 = 12;
+    let mut rig = Rig::<M>::new();
+    let mut peers: Vec<TcpStream> = (0..COUNT)
+        .map(|slot| rig.open(conn(slot, 1), &usual()))
+        .collect();
+    for round in 1..=100 {
+        for (slot, peer) in (0..COUNT).zip(&mut peers) {
+            rig.send(conn(slot, 1), 0, &[10]);
+            peer.write_all(b"x").expect("write");
+        }
+        for slot in 0..COUNT {
+            let conn = conn(slot, 1);
+            while rig.watch.of(conn).released < round || rig.watch.of(conn).received.len() < round {
+                rig.turn(Wait::No);
+            }
+        }
     }
     rig.finish();
 }

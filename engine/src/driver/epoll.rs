@@ -33,7 +33,7 @@ const EVENTS_PER_TURN: usize = 256;
 const WAKE: u64 = u64::MAX;
 
 /// The epoll driver. See the module's doc.
-pub struct EpollDriver {
+pub(crate) struct EpollDriver {
     epoll: OwnedFd,
     waker: Waker,
     /// By slot.
@@ -94,7 +94,7 @@ impl Pending {
 
 impl EpollDriver {
     /// Makes the epoll instance and its waker.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: epoll_create1(2) takes no pointers.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Ends a driver's wait from any thread. Clones wake the same driver.
 #[derive(Debug, Clone)]
-pub struct Waker {
+pub(crate) struct Waker {
     eventfd: Arc<File>,
 }
 
@@ -32,7 +32,7 @@ impl Waker {
     }
 
     /// Ends the driver's present wait, or its next one if it is not waiting. One system call.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let one = 1_u64.to_ne_bytes();
         while let Err(error) = (&*self.eventfd).write(&one) {
             match error.kind() {

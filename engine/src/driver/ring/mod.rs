@@ -30,7 +30,7 @@ use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{cqueue, opcode};
 use ringpost_core::connection::ConnId;
 
-pub use probe::{RingRefused, probe_ring};
+pub(crate) use probe::{RingRefused, probe_ring};
 
 use super::outgoing::{Outgoing, Progress};
 use super::socket::{self, Blocking, RawAddress};
@@ -44,7 +44,7 @@ use tag::{Kind, Tag};
 const RECEIVE_BUFFERS: u16 = 128;
 
 /// The io_uring driver. See the module's doc.
-pub struct RingDriver {
+pub(crate) struct RingDriver {
     // Dropped in this order: the ring before what it may point to.
     queue: Queue,
     buffers: ReceiveBuffers,
@@ -65,7 +65,7 @@ enum Pending {
 
 impl RingDriver {
     /// Sets up a ring for the calling thread.
-    pub fn new() -> Result<Self, RingRefused> {
+    pub(crate) fn new() -> Result<Self, RingRefused> {
         Self::with_sizes(QueueLengths::USUAL, RECEIVE_BUFFERS)
     }
 

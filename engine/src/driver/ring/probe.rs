@@ -12,13 +12,13 @@ use super::queue::{Queue, QueueLengths, Sleep};
 /// io_uring cannot be used here. Not an error of the program: containers, hardened hosts and old
 /// kernels refuse it, and epoll does the work then.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RingRefused {
+pub(crate) struct RingRefused {
     /// What was being tried.
-    pub step: &'static str,
+    pub(crate) step: &'static str,
     /// The system's error number, if it gave one.
-    pub errno: Option<i32>,
+    pub(crate) errno: Option<i32>,
     /// The likely cause, for people.
-    pub cause: String,
+    pub(crate) cause: String,
 }
 
 impl std::error::Error for RingRefused {}
@@ -40,7 +40,7 @@ impl fmt::Display for RingRefused {
 
 /// Tries everything the ring driver builds on: the setup with its flags (Linux 6.1), the
 /// operations, a ring of receive buffers, and one operation there and back.
-pub fn probe_ring() -> Result<(), RingRefused> {
+pub(crate) fn probe_ring() -> Result<(), RingRefused> {
     let mut queue =
         Queue::new(QueueLengths::USUAL).map_err(|error| RingRefused::at("setup", &error))?;
 

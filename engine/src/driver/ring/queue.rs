@@ -8,7 +8,8 @@
 //! - Used by the thread that made it only (`SINGLE_ISSUER`). The driver around it is not `Send`.
 //! - Completions appear in `enter` and nowhere else (`DEFER_TASKRUN`), so [`Queue::next`] comes to
 //!   an end.
-//! - An entry that found the submission queue full waits in `backlog`; order is kept.
+//! - An entry that found the submission queue full waits in `backlog`; order is kept. It is no
+//!   longer than the operations of all connections, four each.
 
 use std::collections::VecDeque;
 use std::io;
@@ -86,7 +87,7 @@ impl Queue {
         &self.ring
     }
 
-    /// Queues an entry for the next [`Self::enter`].
+    /// Queues an entry for the next [`Self::enter`], or, when the queue is full, for one after it.
     ///
     /// # Safety
     ///
@@ -97,15 +98,6 @@ impl Queue {
             // SAFETY: the caller's promise is the one this call asks for.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
-            }
-            // Full: let the kernel take what is there and go on. Should it not take anything now
-            // (short of memory), the entry waits for the next visit.
-            let submitted = self.enter(Sleep::No);
-            if submitted.is_ok() {
-                // SAFETY: as above.
-                if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                    return;
-                }
             }
         }
         self.backlog.push_back(entry);
