@@ -257,6 +257,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
     fn progressed(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes[id.index()].as_mut() {
             lane.failures = 0;
+            lane.proven = true;
         }
     }
 

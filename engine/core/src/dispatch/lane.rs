@@ -9,7 +9,8 @@
 //! without being stored for certain, the numbers after it no longer fit: the lane is *broken*. It
 //! then lets everything in flight come back, sends what may be stored again under its old numbers
 //! (one at a time; the broker knows them or refuses), and gives what was certainly never stored new
-//! numbers from 0 under a new epoch. Other lanes are not touched
+//! numbers from 0 under a new epoch. A broker that has nothing of an identity yet takes whatever comes
+//! first for its beginning; so the first batch under an identity goes alone. Other lanes are not touched
 //! ([KIP-360](https://cwiki.apache.org/confluence/display/KAFKA/KIP-360%3A+Improve+reliability+of+idempotent+producer)).
 
 use alloc::collections::VecDeque;
@@ -45,6 +46,9 @@ pub(crate) struct Lane<P, T> {
     pub(crate) in_flight: usize,
     /// A batch went back while others were in flight: nothing leaves until they are back too.
     pub(crate) muted: bool,
+    /// The broker has stored a batch under the present identity. Until then it would take any
+    /// sequence for the first, a later batch before an earlier one too, so only one is sent.
+    pub(crate) proven: bool,
     /// The sequence has a gap, or may have one.
     pub(crate) broken: bool,
     pub(crate) resting_until: Time,
@@ -68,6 +72,7 @@ impl<P, T> Lane<P, T> {
             queue: VecDeque::new(),
             in_flight: 0,
             muted: false,
+            proven: false,
             broken: false,
             resting_until: Time(0),
             failures: 0,
@@ -95,7 +100,7 @@ impl<P, T> Lane<P, T> {
     /// what a retry changed, so only one is; with acks=0 nothing is ever retried.
     fn window(&self, settings: &Settings) -> usize {
         match (settings.idempotent, settings.acks) {
-            (true, _) if self.broken => 1,
+            (true, _) if self.broken || !self.proven => 1,
             (true, _) => settings.in_flight_max.min(limits::LANE_WINDOW),
             (false, Acks::None) => settings.in_flight_max,
             (false, _) => 1,
@@ -251,6 +256,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             return;
         }
         lane.broken = false;
+        lane.proven = false;
         for batch in &mut lane.queue {
             batch.stamp = None;
         }
