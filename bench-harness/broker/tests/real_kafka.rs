@@ -15,9 +15,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    InitProducerIdRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+    BrokerId, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+    ProduceResponse,
 };
 use kafka_protocol::protocol::Request;
 use ringpost_broker::{ErrorCode, Server, ServerConfig, TopicId};
@@ -25,9 +27,10 @@ use ringpost_codec::compress::{Codec, Compression};
 use ringpost_codec::record_batch::{Attributes, BatchHeader};
 use support::{BatchOf, Produce, frame, read_answer, topic_name};
 
+const PARTITIONS: i32 = 3;
 const VERSION: &str = "4.3.1";
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a producer id is asked for.
+/// How often a broker that has just started is asked whether it is ready.
 const TRIES: u32 = 100_000;
 /// A day long gone: both brokers' clocks are ahead of it.
 const PAST: i64 = 1_700_000_000_000;
@@ -69,7 +72,13 @@ impl Kafka {
             dir: value("dir="),
             bootstrap: value("bootstrap="),
         };
-        run(&["topic", &kafka.dir, "t", "--partitions", "3"]);
+        run(&[
+            "topic",
+            &kafka.dir,
+            "t",
+            "--partitions",
+            &PARTITIONS.to_string(),
+        ]);
         kafka
     }
 }
@@ -118,7 +127,32 @@ impl Peer {
             .expect("the broker has producer ids at last");
         assert_eq!((answer.error_code, answer.producer_epoch), (0, 0));
         peer.producer_id = answer.producer_id.0;
+        peer.wait_for_leaders();
         peer
+    }
+
+    /// Waits until every partition has its leader at work: a topic is created before that.
+    fn wait_for_leaders(&mut self) {
+        let partition = |number| {
+            ListOffsetsPartition::default()
+                .with_partition_index(number)
+                .with_timestamp(-1)
+        };
+        let topic = ListOffsetsTopic::default()
+            .with_name(topic_name("t"))
+            .with_partitions((0..PARTITIONS).map(partition).collect());
+        let request = ListOffsetsRequest::default()
+            .with_replica_id(BrokerId(-1))
+            .with_topics(vec![topic]);
+        let led = (0..TRIES).any(|_| {
+            let answer = self.ask(5, &request);
+            answer
+                .topics
+                .iter()
+                .flat_map(|t| &t.partitions)
+                .all(|p| p.error_code == 0)
+        });
+        assert!(led, "the partitions of a new topic have leaders at last");
     }
 
     fn answer(&mut self) -> Bytes {
@@ -252,7 +286,7 @@ fn the_model_answers_as_kafka_does() {
     let kafka = Kafka::start();
     let server = Server::start(ServerConfig::storing()).expect("a free port");
     server
-        .with(|b| b.create_topic("t", 3))
+        .with(|b| b.create_topic("t", PARTITIONS))
         .expect("a fresh broker has no topics");
     let mut real = Peer::to(&kafka.bootstrap);
     let mut model = Peer::to(&server.bootstrap());
