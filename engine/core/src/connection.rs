@@ -18,6 +18,7 @@ use core::net::SocketAddr;
 use ringpost_codec::frame::Deframer;
 
 use crate::batch_in_flight::Batch;
+use crate::dispatch::Backlog;
 use crate::handshake::Handshake;
 use crate::id::{BrokerId, LaneId, TopicId};
 use crate::limits;
@@ -134,6 +135,29 @@ impl Gathered {
         now: false,
         oldest: Time::NEVER,
     };
+
+    /// A lane with this much comes on the list.
+    pub(crate) fn add(&mut self, backlog: Backlog) {
+        if let Backlog::Waiting { bytes, now, oldest } = backlog {
+            self.bytes += bytes;
+            self.now |= now;
+            self.oldest = self.oldest.min(oldest);
+        }
+    }
+
+    /// A lane with this much leaves the list. When it was the one in a hurry or the oldest, what is
+    /// left is sent a little early.
+    pub(crate) fn take_off(&mut self, backlog: Backlog) {
+        if let Backlog::Waiting { bytes, .. } = backlog {
+            self.bytes -= bytes;
+        }
+    }
+
+    /// The list is gone through: what stays on it is in no hurry that is known.
+    pub(crate) fn calm(&mut self) {
+        self.now = false;
+        self.oldest = Time::NEVER;
+    }
 }
 
 impl<P, T> Connection<P, T> {

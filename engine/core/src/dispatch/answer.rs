@@ -234,7 +234,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             ack::Action::RefreshAndRetry => {
                 let moved = self.follow(now, id, row.leader);
                 if !moved {
-                    self.actions.push_back(Action::Refresh);
+                    self.refresh = true;
                 }
                 self.retry(now, id, batch, cause, moved);
             }

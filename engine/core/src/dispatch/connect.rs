@@ -52,7 +52,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             .copied()
         else {
             // Its name does not resolve yet: that is the controller's to find out.
-            self.actions.push_back(Action::Refresh);
+            self.refresh = true;
             self.rest(now, index);
             return;
         };
@@ -300,7 +300,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         self.next_generation(index);
         self.connections[index].next_address += 1;
         self.rest(now, index);
-        self.actions.push_back(Action::Refresh);
+        self.refresh = true;
         let cause = self.connections[index].trouble.clone();
         let cause = cause.unwrap_or(Cause::NoLeader);
         while let Some(mut flight) = self.connections[index].flights.pop_front() {

@@ -39,8 +39,8 @@ pub(crate) struct Lane<P, T> {
     pub(crate) leader_epoch: i32,
     /// On this connection's list of lanes with something to send.
     pub(crate) listed: Option<usize>,
-    /// The appenders' side has something.
-    pub(crate) source: bool,
+    /// What the appenders' side holds, as it was last seen.
+    pub(crate) source: Backlog,
     /// Drawn, not in flight, in order.
     pub(crate) queue: VecDeque<Batch<P, T>>,
     pub(crate) in_flight: usize,
@@ -68,7 +68,7 @@ impl<P, T> Lane<P, T> {
             target: None,
             leader_epoch: -1,
             listed: None,
-            source: false,
+            source: Backlog::Empty,
             queue: VecDeque::new(),
             in_flight: 0,
             muted: false,
@@ -83,7 +83,7 @@ impl<P, T> Lane<P, T> {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        self.source || !self.queue.is_empty()
+        self.source != Backlog::Empty || !self.queue.is_empty()
     }
 
     /// Whether a batch of the lane may leave now.
@@ -137,14 +137,14 @@ impl<M: Memory, T> Dispatcher<M, T> {
     where
         S: Supply<Memory = M, Ticket = T>,
     {
-        let lane = self.lanes.get_mut(id.index())?.as_mut()?;
+        self.lanes.get(id.index())?.as_ref()?;
         match supply.take(id) {
             Take::Busy => {
-                self.contended = true;
+                self.note_source(id, Backlog::Busy);
                 None
             }
             Take::Empty => {
-                lane.source = false;
+                self.note_source(id, Backlog::Empty);
                 None
             }
             Take::Batch {
@@ -153,7 +153,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 opened,
                 more,
             } => {
-                lane.source = more != Backlog::Empty;
+                self.note_source(id, more);
+                let lane = self.lanes[id.index()].as_mut()?;
                 let ordinal = lane.next_ordinal;
                 lane.next_ordinal += 1;
                 let pieces = self.spare.pieces.pop().unwrap_or_default();

@@ -29,6 +29,7 @@ use alloc::collections::binary_heap::BinaryHeap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
+use core::mem;
 use core::net::SocketAddr;
 
 use ringpost_codec::kafka::ErrorCode;
@@ -36,7 +37,7 @@ use ringpost_codec::kafka::ErrorCode;
 use crate::batch::{CutBatch, Part};
 use crate::batch_in_flight::{Batch, Moments};
 use crate::buffer::{Buffer, Memory};
-use crate::connection::{ConnId, Connection, Entry};
+use crate::connection::{ConnId, Connection, Entry, State};
 use crate::id::{BrokerId, LaneId, PartitionId, ProducerIdentity, TopicId};
 use crate::limits;
 use crate::metadata::{Cluster, is_news};
@@ -89,6 +90,16 @@ pub enum Backlog {
         /// When the oldest was appended.
         oldest: Time,
     },
+}
+
+impl Backlog {
+    /// How many bytes it is known to be.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Waiting { bytes, .. } => bytes,
+            Self::Busy | Self::Empty => 0,
+        }
+    }
 }
 
 /// A batch from a lane.
@@ -200,8 +211,12 @@ pub struct Dispatcher<M: Memory, T> {
     /// The cluster refused us a producer id.
     identity_refused: Option<ErrorCode>,
     routes_changed: bool,
-    /// A lane's lock was taken when we wanted it.
-    contended: bool,
+    /// Lanes whose lock was taken when we wanted it, each once: they are asked again.
+    busy: Vec<LaneId>,
+    /// There was no slab for a request.
+    short_of_slabs: bool,
+    /// Metadata is to be asked for.
+    refresh: bool,
     counters: Counters,
     spare: Spare<M::Piece, T>,
 }
@@ -249,6 +264,97 @@ pub struct Counters {
 }
 
 impl<M: Memory, T> Dispatcher<M, T> {
+    /// What always holds between two calls, looked at by tests after each.
+    ///
+    /// - A lane that may send is on its connection's list, exactly once, or its lock was taken.
+    /// - What a lane counts as in flight is in its connection's flights, and not more than it may.
+    /// - Waiting batches are in order, and the connection's count of what is ready is right.
+    /// - Whatever waits has a timer that ends the wait.
+    ///
+    /// # Panics
+    /// When something does not hold: a bug of the dispatcher.
+    pub fn invariants(&self, now: Time) {
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let Some(lane) = lane else { continue };
+            let is_it = |other: &&LaneId| other.index() == index;
+            for (number, connection) in self.connections.iter().enumerate() {
+                let listed = connection.ready.iter().filter(is_it).count();
+                let expected = usize::from(lane.listed == Some(number));
+                assert_eq!(listed, expected, "lane {index} on the list of {number}");
+                let flying = connection.flights.iter().flat_map(|f| &f.entries);
+                let flying = flying.filter(|e| e.lane.index() == index && e.batch.is_some());
+                let expected = match lane.connection {
+                    Some(own) if own == number => lane.in_flight,
+                    _ => 0,
+                };
+                assert_eq!(
+                    flying.count(),
+                    expected,
+                    "lane {index} in flight at {number}"
+                );
+            }
+            assert!(lane.listed.is_none() || lane.listed == lane.connection);
+            assert!(lane.in_flight <= limits::LANE_WINDOW);
+            let busy = self.busy.iter().filter(is_it).count();
+            assert!(busy <= 1, "lane {index} is asked again {busy} times");
+            if lane.eligible(now, &self.settings) {
+                assert!(
+                    lane.listed.is_some() || busy == 1,
+                    "lane {index} is forgotten: {:?}, {} queued, {} in flight",
+                    lane.source,
+                    lane.queue.len(),
+                    lane.in_flight
+                );
+            }
+            assert!(
+                !lane.muted || lane.in_flight > 0,
+                "lane {index} is muted for ever"
+            );
+            if lane.has_work() && lane.resting_until > now {
+                let at = self.timers.get(Timer::Resting);
+                assert!(at <= lane.resting_until, "lane {index} rests for ever");
+            }
+            assert!(lane.queue.iter().is_sorted_by_key(|batch| batch.ordinal));
+            let oldest = lane.queue.front().map_or(Time::NEVER, |b| b.deadline);
+            let waiting = match lane.source {
+                Backlog::Waiting { oldest, .. } => oldest + self.settings.delivery_timeout,
+                Backlog::Busy | Backlog::Empty => Time::NEVER,
+            };
+            assert!(
+                self.timers.get(Timer::Expiry) <= oldest.min(waiting),
+                "lane {index} never expires"
+            );
+        }
+        for (number, connection) in self.connections.iter().enumerate() {
+            let bytes = connection.ready.iter().map(|lane| {
+                let lane = self.lanes[lane.index()].as_ref();
+                lane.map_or(0, |lane| lane.source.bytes())
+            });
+            assert_eq!(connection.gathered.bytes, bytes.sum::<usize>());
+            let timer = |timer| self.timers.get(Timer::Connection(number, timer));
+            match connection.state {
+                State::Idle => assert!(
+                    connection.ready.is_empty(),
+                    "lanes wait for connection {number}, which nobody makes"
+                ),
+                State::Resting => assert_ne!(timer(ConnectionTimer::Reconnect), Time::NEVER),
+                State::Connecting { .. } | State::Negotiating { .. } => {
+                    assert_ne!(timer(ConnectionTimer::Setup), Time::NEVER);
+                }
+                State::Ready { .. } => {}
+            }
+            let ready = matches!(connection.state, State::Ready { .. });
+            assert!(ready || connection.flights.is_empty());
+            assert!(connection.flights.len() <= self.settings.in_flight_max);
+            let due = connection
+                .flights
+                .iter()
+                .map(|flight| flight.deadline)
+                .min();
+            assert!(timer(ConnectionTimer::Request) <= due.unwrap_or(Time::NEVER));
+        }
+    }
+
     /// A dispatcher that knows nothing yet. `seed` feeds the jitter of its waits.
     #[must_use]
     pub fn new(settings: Settings, seed: u64) -> Self {
@@ -267,7 +373,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
             random: Random::new(seed),
             identity_refused: None,
             routes_changed: false,
-            contended: false,
+            busy: Vec::new(),
+            short_of_slabs: false,
+            refresh: false,
             counters: Counters::default(),
             spare: Spare {
                 frames: Vec::new(),
@@ -400,10 +508,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let Some(lane) = self.lanes[id.index()].as_mut() else {
             return;
         };
-        if let Some(listed) = lane.listed.take() {
+        lane.connection = lane.target;
+        if let Some(listed) = self.unlist(id) {
             self.connections[listed].ready.retain(|other| *other != id);
         }
-        lane.connection = lane.target;
         self.routes_changed = true;
     }
 
@@ -438,10 +546,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         identified
             && self.lanes.iter().flatten().all(|lane| {
                 lane.connection.is_none_or(|connection| {
-                    matches!(
-                        self.connections[connection].state,
-                        crate::connection::State::Ready { .. }
-                    )
+                    matches!(self.connections[connection].state, State::Ready { .. })
                 })
             })
     }
@@ -476,7 +581,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
 
     /// Whether lanes go to other connections than when this was last asked.
     pub fn routes_changed(&mut self) -> bool {
-        core::mem::take(&mut self.routes_changed)
+        mem::take(&mut self.routes_changed)
     }
 
     fn ask_identity(&mut self) {
@@ -491,41 +596,55 @@ impl<M: Memory, T> Dispatcher<M, T> {
     where
         S: Supply<Memory = M, Ticket = T>,
     {
-        let Some(lane) = self.lanes.get_mut(id.index()).and_then(Option::as_mut) else {
+        if self.lanes.get(id.index()).is_some_and(Option::is_some) {
+            let backlog = supply.backlog(id);
+            self.note_source(id, backlog);
+            self.list(now, id);
+        }
+    }
+
+    /// Remembers what a lane's appenders hold, as it was last seen. What the lane's connection counts
+    /// as ready follows, and so does the time when the oldest expires.
+    fn note_source(&mut self, id: LaneId, backlog: Backlog) {
+        let Some(lane) = self.lanes[id.index()].as_mut() else {
             return;
         };
-        match supply.backlog(id) {
-            Backlog::Empty => lane.source = false,
-            Backlog::Busy => {
-                lane.source = true;
-                self.contended = true;
-                self.list(now, id);
-            }
-            Backlog::Waiting {
-                bytes,
-                now: at_once,
-                oldest,
-            } => {
-                lane.source = true;
+        let before = mem::replace(&mut lane.source, backlog);
+        let listed = lane.listed;
+        match backlog {
+            Backlog::Busy if !self.busy.contains(&id) => self.busy.push(id),
+            Backlog::Waiting { oldest, .. } => {
                 let deadline = oldest + self.settings.delivery_timeout;
                 self.timers.set_no_later(Timer::Expiry, deadline);
+            }
+            Backlog::Busy | Backlog::Empty => {}
+        }
+        if let Some(listed) = listed {
+            self.connections[listed].gathered.take_off(before);
+            self.connections[listed].gathered.add(backlog);
+        }
+    }
+
+    /// Asks the lanes again whose locks were taken.
+    fn ask_busy<S>(&mut self, now: Time, supply: &mut S)
+    where
+        S: Supply<Memory = M, Ticket = T>,
+    {
+        for _ in 0..self.busy.len() {
+            let id = self.busy.remove(0);
+            let backlog = supply.backlog(id);
+            if backlog == Backlog::Busy {
+                self.busy.push(id);
+            } else {
+                self.note_source(id, backlog);
                 self.list(now, id);
-                self.gather(id, bytes, at_once, oldest);
             }
         }
     }
 
-    fn gather(&mut self, id: LaneId, bytes: usize, at_once: bool, oldest: Time) {
-        let Some(listed) = self.lanes[id.index()].as_ref().and_then(|lane| lane.listed) else {
-            return;
-        };
-        let gathered = &mut self.connections[listed].gathered;
-        gathered.bytes += bytes;
-        gathered.now |= at_once;
-        gathered.oldest = gathered.oldest.min(oldest);
-    }
-
-    /// Puts a lane on its connection's list, if it has something to send and may.
+    /// Puts a lane on its connection's list, if it has something to send and may. What the appenders
+    /// of a lane hold is only known once its lock was free; until then it is on the list of those
+    /// that are asked again.
     fn list(&mut self, now: Time, id: LaneId) {
         let Some(lane) = self.lanes[id.index()].as_mut() else {
             return;
@@ -533,16 +652,30 @@ impl<M: Memory, T> Dispatcher<M, T> {
         if lane.listed.is_some() || !lane.eligible(now, &self.settings) {
             return;
         }
+        if lane.queue.is_empty() && lane.source == Backlog::Busy {
+            return;
+        }
         let Some(connection) = lane.connection else {
             return;
         };
         lane.listed = Some(connection);
-        let again = !lane.queue.is_empty();
-        self.connections[connection].ready.push_back(id);
-        if again {
-            self.connections[connection].gathered.now = true;
+        let (again, source) = (!lane.queue.is_empty(), lane.source);
+        let listing = &mut self.connections[connection];
+        listing.ready.push_back(id);
+        listing.gathered.add(source);
+        listing.gathered.now |= again;
+        if self.settings.idempotent && self.identity.is_none() {
+            self.ask_identity();
         }
         self.want_connection(now, connection);
+    }
+
+    /// Takes a lane off the list it is on, if any, but for the entry in `ready`.
+    fn unlist(&mut self, id: LaneId) -> Option<usize> {
+        let lane = self.lanes[id.index()].as_mut()?;
+        let listed = lane.listed.take()?;
+        self.connections[listed].gathered.take_off(lane.source);
+        Some(listed)
     }
 
     /// Decides. Call it once per turn, after the events.
@@ -550,7 +683,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
     where
         S: Supply<Memory = M, Ticket = T>,
     {
-        self.contended = false;
+        self.short_of_slabs = false;
+        self.ask_busy(now, supply);
         while let Some(timer) = self.timers.due(now) {
             match timer {
                 Timer::Expiry => self.expire(now, supply),
@@ -638,31 +772,20 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 self.fail(id, batch, Why::Expired, None);
             }
             loop {
-                let lane = self.lanes[index].as_mut().expect("checked above");
-                if !lane.source {
+                // What is known of a lane's oldest record can only be too old.
+                let lane = self.lanes[index].as_ref().expect("checked above");
+                let Backlog::Waiting { oldest, .. } = lane.source else {
+                    break;
+                };
+                let deadline = oldest + self.settings.delivery_timeout;
+                if deadline > now {
+                    next = next.min(deadline);
                     break;
                 }
-                match supply.backlog(id) {
-                    Backlog::Waiting { oldest, .. }
-                        if oldest + self.settings.delivery_timeout <= now =>
-                    {
-                        if let Some(batch) = self.draw(now, id, supply) {
-                            self.fail(id, batch, Why::Expired, cause.clone());
-                        }
-                    }
-                    Backlog::Waiting { oldest, .. } => {
-                        next = next.min(oldest + self.settings.delivery_timeout);
-                        break;
-                    }
-                    Backlog::Busy => {
-                        next = next.min(now + core::time::Duration::from_millis(1));
-                        break;
-                    }
-                    Backlog::Empty => {
-                        lane.source = false;
-                        break;
-                    }
-                }
+                let Some(batch) = self.draw(now, id, supply) else {
+                    break;
+                };
+                self.fail(id, batch, Why::Expired, cause.clone());
             }
             if let Some(front) = self.lanes[index]
                 .as_ref()
@@ -774,15 +897,18 @@ impl<M: Memory, T> Dispatcher<M, T> {
         self.timers.next()
     }
 
-    /// Whether a lane's lock was taken when the last step wanted it: try again within 50 µs.
+    /// Whether the last step wanted a lane's lock that was taken, or a slab that was not there: try
+    /// again within 50 µs.
     #[must_use]
     pub fn is_contended(&self) -> bool {
-        self.contended
+        self.short_of_slabs || !self.busy.is_empty()
     }
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action<M::Piece>> {
-        self.actions.pop_front()
+        self.actions
+            .pop_front()
+            .or_else(|| mem::take(&mut self.refresh).then_some(Action::Refresh))
     }
 
     /// The next batch that has its verdict.

@@ -16,8 +16,8 @@ use ringpost_codec::record_batch::BATCH_HEADER_LEN;
 
 use crate::batch_in_flight::Batch;
 use crate::buffer::{Buffer, Memory, Piece};
-use crate::connection::{Entry, Flight, Gathered, State};
-use crate::dispatch::{Action, Backlog, Dispatcher, Spare, Supply};
+use crate::connection::{Entry, Flight, State};
+use crate::dispatch::{Action, Dispatcher, Spare, Supply};
 use crate::id::LaneId;
 use crate::limits;
 use crate::outcome::{Cause, Why};
@@ -81,15 +81,15 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let mut entries = self.spare.entries.pop().unwrap_or_default();
         let mut bytes = 0;
         let mut slab = 64 + self.settings.client_id.len();
-        self.connections[index].gathered = Gathered::NOTHING;
+        self.connections[index].gathered.calm();
         for _ in 0..self.connections[index].ready.len() {
             let Some(id) = self.connections[index].ready.pop_front() else {
                 break;
             };
+            self.unlist(id);
             let Some(lane) = self.lanes[id.index()].as_mut() else {
                 continue;
             };
-            lane.listed = None;
             if !lane.eligible(now, &self.settings) {
                 continue;
             }
@@ -97,11 +97,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 Some(batch) => batch,
                 None => match self.draw(now, id, supply) {
                     Some(batch) => batch,
-                    None => {
-                        // Busy lanes stay on the list; empty ones have nothing to be listed for.
-                        self.list(now, id);
-                        continue;
-                    }
+                    // Its lock is taken, or it has nothing.
+                    None => continue,
                 },
             };
             let wire = batch.sealed.wire_len();
@@ -130,35 +127,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 topic_id,
                 batch: Some(batch),
             });
-            self.list_rest(now, id, supply);
+            self.list(now, id);
         }
         entries
-    }
-
-    /// Lists a lane that has more than was drawn, with what it has.
-    fn list_rest<S>(&mut self, now: Time, id: LaneId, supply: &mut S)
-    where
-        S: Supply<Memory = M, Ticket = T>,
-    {
-        self.list(now, id);
-        if let Some(lane) = self.lanes[id.index()].as_ref()
-            && lane.listed.is_some()
-            && lane.source
-        {
-            match supply.backlog(id) {
-                Backlog::Waiting {
-                    bytes,
-                    now: at_once,
-                    oldest,
-                } => {
-                    self.timers
-                        .set_no_later(Timer::Expiry, oldest + self.settings.delivery_timeout);
-                    self.gather(id, bytes, at_once, oldest);
-                }
-                Backlog::Busy => self.contended = true,
-                Backlog::Empty => {}
-            }
-        }
     }
 
     /// Ends a batch that this broker would misread.
@@ -210,7 +181,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 .as_ref()
                 .map_or(0, |lane| lane.topic)
         };
-        entries.sort_by_key(|entry| (topic(&self.lanes, entry), entry.lane));
+        entries.sort_unstable_by_key(|entry| (topic(&self.lanes, entry), entry.lane));
 
         let known = entries.iter().all(|entry| entry.topic_id.is_known());
         let version = if known {
@@ -233,7 +204,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
                     lane.queue.push_front(batch);
                     self.list(now, entry.lane);
                 }
-                self.contended = true;
+                self.connections[index].gathered.now = true;
+                self.short_of_slabs = true;
                 return;
             }
         };

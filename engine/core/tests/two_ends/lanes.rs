@@ -1,0 +1,313 @@
+//! The appenders' side: lanes with real open batches over plain vectors, as the engine's lanes are,
+//! without locks and without a bound on memory.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use ringpost_broker::numbering;
+use ringpost_core::batch::{CutBatch, Fields, Fit, OpenBatch, Part};
+use ringpost_core::buffer::{Buffer, Memory, Piece};
+use ringpost_core::dispatch::{Backlog, Supply, Take};
+use ringpost_core::id::LaneId;
+use ringpost_core::seal::{Plain, Squeeze};
+use ringpost_core::time::Time;
+
+/// A buffer that is a vector.
+#[derive(Debug)]
+pub(crate) struct VecBuffer {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+/// A frozen [`VecBuffer`], or a part of it.
+#[derive(Debug, Clone)]
+pub(crate) struct VecPiece {
+    bytes: Rc<Vec<u8>>,
+    range: std::ops::Range<usize>,
+}
+
+/// Memory without a bound.
+#[derive(Debug)]
+pub(crate) struct Heap;
+
+/// A buffer of so many bytes. Memory of the appenders, not of the core: it is not counted when the
+/// core's allocations are.
+pub(crate) fn buffer(bytes: usize) -> VecBuffer {
+    let mut buffer = None;
+    allocation_counter::opt_out(|| {
+        buffer = Some(VecBuffer {
+            bytes: vec![0; bytes],
+            filled: 0,
+        });
+    });
+    buffer.expect("just made")
+}
+
+impl Buffer for VecBuffer {
+    type Piece = VecPiece;
+
+    fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+    fn filled(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+    fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.filled]
+    }
+    fn spare_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.filled..]
+    }
+    fn commit(&mut self, n: usize) {
+        assert!(self.filled + n <= self.bytes.len());
+        self.filled += n;
+    }
+    fn truncate(&mut self, len: usize) {
+        assert!(len <= self.filled);
+        self.filled = len;
+    }
+    fn freeze(self) -> VecPiece {
+        let mut piece = None;
+        let range = 0..self.filled;
+        allocation_counter::opt_out(|| {
+            piece = Some(VecPiece {
+                bytes: Rc::new(self.bytes),
+                range,
+            });
+        });
+        piece.expect("just made")
+    }
+}
+
+impl Piece for VecPiece {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
+    fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        assert!(range.end <= self.range.len());
+        Self {
+            bytes: Rc::clone(&self.bytes),
+            range: self.range.start + range.start..self.range.start + range.end,
+        }
+    }
+}
+
+impl Memory for Heap {
+    type Buffer = VecBuffer;
+    type Piece = VecPiece;
+
+    fn take(&mut self, at_least: usize) -> Option<VecBuffer> {
+        Some(buffer(at_least))
+    }
+}
+
+/// The numbers of a batch's records, in order: comes back with the verdict.
+pub(crate) type Ticket = Vec<u64>;
+
+#[derive(Debug)]
+struct Open {
+    batch: OpenBatch<VecBuffer>,
+    records: Ticket,
+    opened: Time,
+}
+
+#[derive(Debug)]
+struct Cut {
+    batch: CutBatch<VecBuffer>,
+    records: Ticket,
+    opened: Time,
+}
+
+/// The place of one partition.
+#[derive(Debug)]
+pub(crate) struct TestLane {
+    /// Its topic.
+    pub(crate) topic: String,
+    /// Its partition.
+    pub(crate) partition: i32,
+    /// The next record's number.
+    pub(crate) next: u64,
+    open: Option<Open>,
+    cut: VecDeque<Cut>,
+    bytes: usize,
+    hurry: bool,
+}
+
+/// All lanes, and how many of the next looks find the lock taken or no slab.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    /// By lane id.
+    pub(crate) lanes: Vec<TestLane>,
+    /// Lanes that got something since the dispatcher last looked.
+    pub(crate) ready: BTreeSet<u32>,
+    /// Batches are cut at this size.
+    pub(crate) batch_bytes: usize,
+    /// So many of the next looks at a lane find its lock taken.
+    pub(crate) busy: u32,
+    /// So many of the next slabs are refused.
+    pub(crate) no_slab: u32,
+    spare: Vec<Vec<Part<VecBuffer>>>,
+    squeezer: Plain,
+}
+
+impl Lanes {
+    /// No lanes yet.
+    pub(crate) fn new(batch_bytes: usize) -> Self {
+        Self {
+            batch_bytes,
+            ..Self::default()
+        }
+    }
+
+    /// A lane more; its id is its place.
+    pub(crate) fn add(&mut self, topic: &str, partition: i32) -> LaneId {
+        let id = u32::try_from(self.lanes.len()).expect("few lanes");
+        self.lanes.push(TestLane {
+            topic: topic.to_owned(),
+            partition,
+            next: 0,
+            open: None,
+            cut: VecDeque::new(),
+            bytes: 0,
+            hurry: false,
+        });
+        LaneId(id)
+    }
+
+    /// Appends a record with a value of `len` bytes that begins with the lane and the record's
+    /// number, as the engine's lane would. Returns the number.
+    pub(crate) fn append(&mut self, now: Time, id: LaneId, len: usize) -> u64 {
+        let batch_bytes = self.batch_bytes;
+        let lane = &mut self.lanes[id.index()];
+        let number = lane.next;
+        lane.next += 1;
+        let mut value = vec![0xab; len.max(numbering::STAMP_LEN)];
+        numbering::stamp(&mut value, u64::from(id.0), number);
+        let fields = Fields {
+            timestamp_ms: i64::try_from(now.0 / 1_000_000).expect("early"),
+            key: None,
+            value: Some(&value),
+            headers: &[],
+        };
+        loop {
+            let open = lane.open.get_or_insert_with(|| Open {
+                batch: OpenBatch::new(fields.timestamp_ms, self.spare.pop().unwrap_or_default()),
+                records: Vec::new(),
+                opened: now,
+            });
+            let size = open.batch.measure(&fields);
+            match open.batch.fit(&size, batch_bytes) {
+                Fit::NeedsBuffer(at_least) => {
+                    let bytes = open.batch.next_buffer_bytes(at_least);
+                    open.batch.add_buffer(buffer(bytes));
+                }
+                Fit::BatchFull => lane.cut_open(),
+                Fit::Fits => {
+                    open.batch.append(&fields, &size);
+                    open.records.push(number);
+                    lane.bytes += size.total;
+                    if open.batch.wire_len() >= batch_bytes {
+                        lane.cut_open();
+                    }
+                    break;
+                }
+            }
+        }
+        self.ready.insert(id.0);
+        number
+    }
+
+    /// Somebody waits for the lane to be empty.
+    pub(crate) fn flush(&mut self, id: LaneId) {
+        let lane = &mut self.lanes[id.index()];
+        lane.hurry = lane.bytes > 0;
+        self.ready.insert(id.0);
+    }
+
+    /// Whether the lane holds nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.bytes == 0)
+    }
+
+    fn is_busy(&mut self) -> bool {
+        let busy = self.busy > 0;
+        self.busy = self.busy.saturating_sub(1);
+        busy
+    }
+}
+
+impl TestLane {
+    fn cut_open(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.cut.push_back(Cut {
+                batch: open.batch.cut(),
+                records: open.records,
+                opened: open.opened,
+            });
+        }
+    }
+
+    fn backlog(&self) -> Backlog {
+        if self.bytes == 0 {
+            return Backlog::Empty;
+        }
+        let oldest = self.cut.front().map(|cut| cut.opened);
+        let oldest = oldest.or_else(|| self.open.as_ref().map(|open| open.opened));
+        Backlog::Waiting {
+            bytes: self.bytes,
+            now: self.hurry || !self.cut.is_empty(),
+            oldest: oldest.expect("there are bytes"),
+        }
+    }
+}
+
+impl Supply for Lanes {
+    type Memory = Heap;
+    type Ticket = Ticket;
+
+    fn backlog(&mut self, lane: LaneId) -> Backlog {
+        if self.is_busy() {
+            return Backlog::Busy;
+        }
+        self.lanes[lane.index()].backlog()
+    }
+
+    fn take(&mut self, lane: LaneId) -> Take<VecBuffer, Ticket> {
+        if self.is_busy() {
+            return Take::Busy;
+        }
+        let lane = &mut self.lanes[lane.index()];
+        if lane.cut.is_empty() {
+            allocation_counter::opt_out(|| lane.cut_open());
+        }
+        let Some(cut) = lane.cut.pop_front() else {
+            return Take::Empty;
+        };
+        lane.bytes -= cut.batch.body_len;
+        if lane.bytes == 0 {
+            lane.hurry = false;
+        }
+        Take::Batch {
+            cut: cut.batch,
+            ticket: cut.records,
+            opened: cut.opened,
+            more: lane.backlog(),
+        }
+    }
+
+    fn slab(&mut self, at_least: usize) -> Option<VecBuffer> {
+        if self.no_slab > 0 {
+            self.no_slab -= 1;
+            return None;
+        }
+        Some(buffer(at_least))
+    }
+
+    fn recycle(&mut self, parts: Vec<Part<VecBuffer>>) {
+        allocation_counter::opt_out(|| self.spare.push(parts));
+    }
+
+    fn squeeze(&mut self) -> &mut impl Squeeze {
+        &mut self.squeezer
+    }
+}

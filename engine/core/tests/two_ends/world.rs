@@ -1,0 +1,936 @@
+//! Both ends in pretend time: dispatcher and directory on one side, the broker model on the other,
+//! and between them a network made of an ordered list of events. Nothing here reads a clock or
+//! draws a number that was not seeded, so a run is its seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringpost_broker::{Broker, BrokerConfig, Closed, Keep, Node, Progress, Session, numbering};
+use ringpost_codec::kafka::produce;
+use ringpost_codec::kafka::{ApiKey, header};
+use ringpost_codec::reader::Reader;
+use ringpost_codec::record_batch::{BatchHeader, BatchView};
+use ringpost_core::connection::ConnId;
+use ringpost_core::directory::{Directory, DirectorySettings, Task, TopicError};
+use ringpost_core::dispatch::{Action, Dispatcher};
+use ringpost_core::id::{LaneId, PartitionId};
+use ringpost_core::metadata::Cluster;
+use ringpost_core::outcome::Verdict;
+use ringpost_core::random::Random;
+use ringpost_core::retry::Backoff;
+use ringpost_core::settings::{Linger, Settings};
+use ringpost_core::time::Time;
+
+use crate::lanes::{Heap, Lanes, Ticket, VecPiece};
+
+pub(crate) const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+pub(crate) const fn us(us: u64) -> Duration {
+    Duration::from_micros(us)
+}
+
+/// Where node `id` listens unless a test moves it.
+pub(crate) fn address(id: i32) -> SocketAddr {
+    format!("10.0.0.{id}:9092").parse().expect("an address")
+}
+
+/// How the network behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    /// One way.
+    pub(crate) latency: Duration,
+    /// Up to so much more, drawn for each fragment; the order within a connection is kept.
+    pub(crate) jitter: Duration,
+    /// Bytes travel in fragments of 1 to so many bytes; 0 leaves them whole.
+    pub(crate) fragment: usize,
+    /// The kernel takes so many bytes of a frame at once; 0 takes all.
+    pub(crate) send_chunk: usize,
+}
+
+/// What a world is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) settings: Settings,
+    pub(crate) directory: DirectorySettings,
+    pub(crate) broker: BrokerConfig,
+    pub(crate) network: Network,
+    pub(crate) batch_bytes: usize,
+}
+
+impl Setup {
+    pub(crate) fn new(nodes: i32) -> Self {
+        let backoff = Backoff {
+            initial: ms(50),
+            max: ms(1000),
+        };
+        Self {
+            seed: 1,
+            settings: Settings {
+                linger: Linger::Auto { gap: us(500) },
+                ..Settings::default()
+            },
+            directory: DirectorySettings {
+                client_id: "test".to_owned(),
+                bootstrap: vec![("10.0.0.1".to_owned(), 9092)],
+                connect_timeout: ms(10_000),
+                request_timeout: ms(30_000),
+                reconnect: backoff,
+                refresh: Backoff {
+                    initial: ms(100),
+                    max: ms(1000),
+                },
+                metadata_max_age: ms(300_000),
+                topic_timeout: ms(30_000),
+                auto_create: false,
+                idempotent: true,
+            },
+            broker: BrokerConfig {
+                nodes: (1..=nodes)
+                    .map(|id| Node {
+                        id,
+                        host: address(id).ip().to_string(),
+                        port: 9092,
+                    })
+                    .collect(),
+                keep: Keep::Everything,
+                auto_create: false,
+                numbered: true,
+                ..BrokerConfig::default()
+            },
+            network: Network {
+                latency: us(500),
+                jitter: Duration::ZERO,
+                fragment: 0,
+                send_chunk: 0,
+            },
+            batch_bytes: 16 << 10,
+        }
+    }
+
+    pub(crate) fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self.directory.idempotent = self.settings.idempotent;
+        self
+    }
+
+    pub(crate) fn directory(mut self, change: impl FnOnce(&mut DirectorySettings)) -> Self {
+        change(&mut self.directory);
+        self
+    }
+
+    pub(crate) fn broker(mut self, change: impl FnOnce(&mut BrokerConfig)) -> Self {
+        change(&mut self.broker);
+        self
+    }
+
+    pub(crate) fn network(mut self, change: impl FnOnce(&mut Network)) -> Self {
+        change(&mut self.network);
+        self
+    }
+}
+
+#[derive(Debug)]
+enum Event {
+    Connected(ConnId),
+    ConnectFailed(ConnId, String),
+    Took(ConnId, Vec<u8>),
+    Released(ConnId, Vec<VecPiece>),
+    ToBroker(ConnId, Vec<u8>),
+    ToClient(ConnId, Vec<u8>),
+    ClientClosed(ConnId, Option<String>),
+    Reset(ConnId),
+    Tick(ConnId),
+}
+
+#[derive(Debug)]
+struct Socket {
+    node: i32,
+    session: Option<Session>,
+    client_open: bool,
+    frame_out: bool,
+    last_up: Time,
+    last_down: Time,
+    /// The connection is reset behind so many more bytes from the client.
+    cut: Option<usize>,
+}
+
+/// A Produce request as it was handed to the driver.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) at: Time,
+    pub(crate) conn: ConnId,
+    pub(crate) node: i32,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A batch found in a request or in a log, with its records' (lane, number).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundBatch {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) header: BatchHeader,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) records: Vec<(u64, u64)>,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    /// Its place in its batch.
+    pub(crate) index: usize,
+    pub(crate) at: Time,
+    /// Counts verdicts in the order in which they came.
+    pub(crate) order: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) broker: Broker,
+    pub(crate) dispatcher: Dispatcher<Heap, Ticket>,
+    pub(crate) directory: Directory,
+    pub(crate) lanes: Lanes,
+    pub(crate) network: Network,
+    pub(crate) random: Random,
+    pub(crate) outcomes: BTreeMap<(u32, u64), Outcome>,
+    pub(crate) requests: Vec<Request>,
+    /// When connections were tried, and where.
+    pub(crate) connects: Vec<(Time, ConnId, SocketAddr)>,
+    /// What the directory sent, and when.
+    pub(crate) questions: Vec<(Time, Vec<u8>)>,
+    pub(crate) failed_topics: Vec<(Time, Arc<str>, TopicError)>,
+    pub(crate) cluster_changes: u32,
+    pub(crate) cluster: Arc<Cluster>,
+    /// Why the broker ended connections.
+    pub(crate) closings: Vec<Closed>,
+    /// Who listens where.
+    pub(crate) listening: BTreeMap<SocketAddr, i32>,
+    /// Addresses that answer nothing, not even that they do not.
+    pub(crate) dark: BTreeSet<SocketAddr>,
+    pub(crate) names: BTreeMap<String, Result<Vec<SocketAddr>, String>>,
+    pub(crate) resolved: u32,
+    /// The next Produce request is followed by a reset behind so many of its bytes.
+    pub(crate) cut_next_request: Option<usize>,
+    /// Bytes to these nodes, and from them, are lost.
+    pub(crate) deaf: BTreeSet<i32>,
+    pub(crate) mute: BTreeSet<i32>,
+    /// Answers are handed to the client changed by this.
+    pub(crate) tamper: Option<fn(&mut Vec<u8>)>,
+    wanted: BTreeMap<String, Vec<LaneId>>,
+    sockets: BTreeMap<ConnId, Socket>,
+    events: BTreeMap<(Time, u64), Event>,
+    counted: u64,
+    settled: u64,
+    /// How much the dispatcher allocated, since this was set to `Some`.
+    pub(crate) allocations: Option<u64>,
+}
+
+impl World {
+    pub(crate) fn new(setup: Setup) -> Self {
+        Self {
+            now: Time(1_000_000_000),
+            dispatcher: Dispatcher::new(setup.settings, setup.seed),
+            directory: Directory::new(setup.directory, setup.seed),
+            lanes: Lanes::new(setup.batch_bytes),
+            listening: setup
+                .broker
+                .nodes
+                .iter()
+                .map(|node| (address(node.id), node.id))
+                .collect(),
+            broker: Broker::new(setup.broker),
+            network: setup.network,
+            random: Random::new(setup.seed),
+            outcomes: BTreeMap::new(),
+            requests: Vec::new(),
+            connects: Vec::new(),
+            questions: Vec::new(),
+            failed_topics: Vec::new(),
+            cluster_changes: 0,
+            cluster: Arc::default(),
+            closings: Vec::new(),
+            dark: BTreeSet::new(),
+            names: BTreeMap::new(),
+            resolved: 0,
+            cut_next_request: None,
+            deaf: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            tamper: None,
+            wanted: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            events: BTreeMap::new(),
+            counted: 0,
+            settled: 0,
+            allocations: None,
+        }
+    }
+
+    /// A world with one topic, whose lanes are known. Lane n is partition n.
+    pub(crate) fn with_topic(setup: Setup, topic: &str, partitions: i32) -> Self {
+        let mut world = Self::new(setup);
+        world
+            .broker
+            .create_topic(topic, partitions)
+            .expect("a fresh broker");
+        world.want(topic);
+        world.run_until_idle(ms(5_000));
+        assert_eq!(world.wanted[topic].len(), partitions as usize);
+        world
+    }
+
+    /// Asks the directory for a topic.
+    pub(crate) fn want(&mut self, topic: &str) {
+        self.wanted.entry(topic.to_owned()).or_default();
+        self.directory.want(self.now, &topic.into());
+    }
+
+    /// The lanes of a topic, by partition.
+    pub(crate) fn lanes_of(&self, topic: &str) -> Vec<LaneId> {
+        self.wanted.get(topic).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn append(&mut self, lane: u32, len: usize) -> u64 {
+        self.lanes.append(self.now, LaneId(lane), len)
+    }
+
+    /// Runs until everything appended is settled. Panics when that takes longer than `most`.
+    pub(crate) fn settle(&mut self, most: Duration) {
+        let end = self.now + most;
+        while self.unsettled() > 0 {
+            assert!(
+                self.step(end),
+                "{} records are not settled after {most:?}: {:#?}",
+                self.unsettled(),
+                self.dispatcher
+            );
+        }
+    }
+
+    pub(crate) fn unsettled(&self) -> usize {
+        let appended: u64 = self.lanes.lanes.iter().map(|lane| lane.next).sum();
+        usize::try_from(appended).expect("few") - self.outcomes.len()
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+    }
+
+    /// Runs until the network is quiet and no topic is waited for, at most for `most`.
+    pub(crate) fn run_until_idle(&mut self, most: Duration) {
+        let end = self.now + most;
+        self.turn();
+        while !self.events.is_empty() && self.step(end) {}
+    }
+
+    /// Goes on to the next thing that happens before `end`. `false` when there is none; it is then
+    /// `end`.
+    pub(crate) fn step(&mut self, end: Time) -> bool {
+        for loops in 0.. {
+            self.turn();
+            let mut next = self
+                .dispatcher
+                .next_deadline()
+                .min(self.directory.next_deadline());
+            if self.dispatcher.is_contended() {
+                next = next.min(self.now + us(50));
+            }
+            if let Some(((at, _), _)) = self.events.first_key_value() {
+                next = next.min(*at);
+            }
+            if !self.lanes.ready.is_empty() {
+                next = self.now;
+            }
+            if next > end {
+                self.now = end;
+                return false;
+            }
+            if next > self.now {
+                self.now = next;
+                self.happen();
+                self.turn();
+                return true;
+            }
+            self.happen();
+            assert!(loops < 1000, "time stands still: {self:#?}");
+        }
+        unreachable!("it loops until it returns")
+    }
+
+    /// One turn of a shard and of the controller.
+    fn turn(&mut self) {
+        let now = self.now;
+        for _ in 0..100 {
+            let ready = std::mem::take(&mut self.lanes.ready);
+            self.core(|dispatcher, lanes| {
+                for lane in &ready {
+                    dispatcher.lane_ready(now, LaneId(*lane), lanes);
+                }
+                dispatcher.step(now, lanes);
+            });
+            self.dispatcher.invariants(now);
+            let mut acted = false;
+            while let Some(action) = self.dispatcher.poll_action() {
+                acted = true;
+                self.act(action);
+            }
+            self.take_settled();
+            self.directory.step(now);
+            while let Some(task) = self.directory.poll_task() {
+                acted = true;
+                self.perform(task);
+            }
+            if !acted {
+                return;
+            }
+        }
+        panic!("it never stops acting: {self:#?}");
+    }
+
+    /// Calls the dispatcher and counts what it allocates.
+    fn core(&mut self, call: impl FnOnce(&mut Dispatcher<Heap, Ticket>, &mut Lanes)) {
+        match &mut self.allocations {
+            None => call(&mut self.dispatcher, &mut self.lanes),
+            Some(counted) => {
+                let (dispatcher, lanes) = (&mut self.dispatcher, &mut self.lanes);
+                let taken = allocation_counter::measure(|| call(dispatcher, lanes));
+                *counted += taken.count_total;
+            }
+        }
+    }
+
+    fn take_settled(&mut self) {
+        while let Some(settled) = self.dispatcher.poll_settled() {
+            assert_eq!(settled.records as usize, settled.ticket.len());
+            let failed = matches!(
+                settled.verdict,
+                Verdict::NotWritten(_) | Verdict::Unknown(_)
+            );
+            assert_eq!(failed, settled.undelivered.is_some());
+            for (index, number) in settled.ticket.into_iter().enumerate() {
+                let outcome = Outcome {
+                    verdict: settled.verdict.clone(),
+                    index,
+                    at: self.now,
+                    order: self.settled,
+                };
+                let before = self.outcomes.insert((settled.lane.0, number), outcome);
+                assert!(before.is_none(), "record {number} is settled twice");
+            }
+            self.settled += 1;
+        }
+    }
+
+    fn schedule(&mut self, at: Time, event: Event) {
+        self.counted += 1;
+        self.events.insert((at, self.counted), event);
+    }
+
+    fn act(&mut self, action: Action<VecPiece>) {
+        match action {
+            Action::Connect { conn, address } => self.connect(conn, address),
+            Action::Send { conn, frame } => {
+                let bytes: Vec<u8> = frame
+                    .iter()
+                    .flat_map(|piece| {
+                        let bytes = ringpost_core::buffer::Piece::bytes(piece);
+                        assert!(!bytes.is_empty(), "no empty pieces");
+                        bytes.to_vec()
+                    })
+                    .collect();
+                let socket = self.sockets.get_mut(&conn).expect("connected");
+                socket.cut = self.cut_next_request.take().or(socket.cut);
+                let node = socket.node;
+                self.requests.push(Request {
+                    at: self.now,
+                    conn,
+                    node,
+                    bytes: bytes.clone(),
+                });
+                self.send(conn, &bytes, frame);
+            }
+            Action::SendBytes { conn, frame } => self.send(conn, &frame, Vec::new()),
+            Action::Close { conn } => self.close(conn),
+            Action::Refresh => self.directory.refresh(),
+            Action::Identify => self.directory.identify(0),
+        }
+    }
+
+    fn connect(&mut self, conn: ConnId, to: SocketAddr) {
+        self.connects.push((self.now, conn, to));
+        assert!(!self.sockets.contains_key(&conn), "{conn:?} was used");
+        assert!(
+            !self
+                .sockets
+                .iter()
+                .any(|(other, socket)| other.slot == conn.slot && socket.client_open),
+            "two connections in slot {}",
+            conn.slot
+        );
+        let node = self.listening.get(&to).copied();
+        self.sockets.insert(
+            conn,
+            Socket {
+                node: node.unwrap_or(-1),
+                session: node.map(|node| self.broker.session(node)),
+                client_open: true,
+                frame_out: false,
+                last_up: self.now,
+                last_down: self.now,
+                cut: None,
+            },
+        );
+        let at = self.now + self.network.latency * 2;
+        if self.dark.contains(&to) {
+            return;
+        }
+        match node {
+            Some(_) => self.schedule(at, Event::Connected(conn)),
+            None => self.schedule(at, Event::ConnectFailed(conn, "connection refused".into())),
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, bytes: &[u8], frame: Vec<VecPiece>) {
+        let socket = self.sockets.get_mut(&conn).expect("connected");
+        assert!(!socket.frame_out, "two frames with the driver");
+        if !socket.client_open {
+            self.schedule(self.now, Event::Released(conn, frame));
+            return;
+        }
+        socket.frame_out = true;
+        let chunk = match self.network.send_chunk {
+            0 => bytes.len(),
+            chunk => chunk,
+        };
+        let mut at = self.now;
+        for part in bytes.chunks(chunk) {
+            self.schedule(at, Event::Took(conn, part.to_vec()));
+            at = at + us(1);
+        }
+        self.schedule(at, Event::Released(conn, frame));
+    }
+
+    /// Bytes leave towards the broker.
+    fn transmit(&mut self, conn: ConnId, bytes: &[u8]) {
+        let Some(socket) = self.sockets.get(&conn) else {
+            return;
+        };
+        let (cut, node) = (socket.cut, socket.node);
+        let through = cut.map_or(bytes.len(), |cut| cut.min(bytes.len()));
+        if !self.deaf.contains(&node) {
+            for (at, part) in self.fragments(conn, &bytes[..through], true) {
+                self.schedule(at, Event::ToBroker(conn, part));
+            }
+        }
+        if let Some(cut) = cut {
+            let socket = self.sockets.get_mut(&conn).expect("just seen");
+            socket.cut = Some(cut - through);
+            // Behind the whole request: it is worked on, the answer is lost.
+            if through < bytes.len() || cut == bytes.len() {
+                let at = socket.last_up;
+                self.schedule(at, Event::Reset(conn));
+            }
+        }
+    }
+
+    fn fragments(&mut self, conn: ConnId, bytes: &[u8], up: bool) -> Vec<(Time, Vec<u8>)> {
+        let mut parts = Vec::new();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let len = match self.network.fragment {
+                0 => rest.len(),
+                most => 1 + self.random.below(most.min(rest.len())),
+            };
+            let jitter = usize::try_from(Time::nanos(self.network.jitter)).expect("short");
+            let jitter = Duration::from_nanos(self.random.below(jitter + 1) as u64);
+            let socket = self.sockets.get_mut(&conn).expect("it has bytes to move");
+            let last = if up {
+                &mut socket.last_up
+            } else {
+                &mut socket.last_down
+            };
+            *last = (*last).max(self.now + self.network.latency + jitter);
+            parts.push((*last, rest[..len].to_vec()));
+            rest = &rest[len..];
+        }
+        parts
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        if let Some(socket) = self.sockets.get_mut(&conn) {
+            // What is under way still reaches the broker.
+            socket.client_open = false;
+        }
+    }
+
+    /// Resets a connection: nothing under way arrives any more on either side.
+    pub(crate) fn reset(&mut self, conn: ConnId) {
+        self.events.retain(|_, event| {
+            !matches!(event, Event::ToBroker(c, _) | Event::ToClient(c, _) | Event::Connected(c)
+                if *c == conn)
+        });
+        self.schedule(self.now, Event::Reset(conn));
+    }
+
+    /// The connections that are open just now.
+    pub(crate) fn open_connections(&self) -> Vec<ConnId> {
+        self.sockets
+            .iter()
+            .filter(|(_, socket)| socket.client_open)
+            .map(|(conn, _)| *conn)
+            .collect()
+    }
+
+    /// Ends all connections to a node; nobody listens at its address until [`World::start_node`].
+    pub(crate) fn stop_node(&mut self, node: i32) {
+        self.listening.retain(|_, listener| *listener != node);
+        let conns: Vec<_> = self
+            .sockets
+            .iter()
+            .filter(|(_, socket)| socket.node == node && socket.client_open)
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in conns {
+            self.reset(conn);
+        }
+    }
+
+    pub(crate) fn start_node(&mut self, node: i32) {
+        self.listening.insert(address(node), node);
+    }
+
+    /// Ends all connections to a node in an orderly way.
+    pub(crate) fn hang_up(&mut self, node: i32) {
+        let now = self.now;
+        for (conn, socket) in &mut self.sockets {
+            if socket.node == node && socket.client_open {
+                socket.session = None;
+                self.counted += 1;
+                self.events
+                    .insert((now, self.counted), Event::ClientClosed(*conn, None));
+            }
+        }
+    }
+
+    /// Everything that is due happens.
+    fn happen(&mut self) {
+        while let Some(entry) = self.events.first_entry() {
+            if entry.key().0 > self.now {
+                return;
+            }
+            let event = entry.remove();
+            self.happens(event);
+            self.dispatcher.invariants(self.now);
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        let now = self.now;
+        let is_open = |world: &Self, conn| {
+            world
+                .sockets
+                .get(&conn)
+                .is_some_and(|socket| socket.client_open)
+        };
+        match event {
+            Event::Connected(conn) if is_open(self, conn) => {
+                if conn.slot == Directory::SLOT {
+                    self.directory.connected(conn);
+                } else {
+                    self.dispatcher.connected(now, conn);
+                }
+            }
+            Event::ConnectFailed(conn, reason) if is_open(self, conn) => {
+                self.close(conn);
+                if conn.slot == Directory::SLOT {
+                    self.directory.connect_failed(now, conn, &reason);
+                } else {
+                    self.dispatcher.connect_failed(now, conn, &reason);
+                }
+            }
+            Event::Took(conn, bytes) if is_open(self, conn) => {
+                self.transmit(conn, &bytes);
+                if conn.slot != Directory::SLOT {
+                    self.core(|dispatcher, _| dispatcher.sent(now, conn, bytes.len()));
+                }
+            }
+            Event::Released(conn, frame) => {
+                if let Some(socket) = self.sockets.get_mut(&conn) {
+                    socket.frame_out = false;
+                }
+                if conn.slot != Directory::SLOT {
+                    self.core(|dispatcher, _| dispatcher.released(conn, frame));
+                }
+            }
+            Event::ToBroker(conn, bytes) => {
+                if let Some(session) = self.session(conn) {
+                    session.receive(&bytes);
+                }
+                self.work(conn);
+            }
+            Event::Tick(conn) => self.work(conn),
+            Event::ToClient(conn, bytes) if is_open(self, conn) => {
+                if conn.slot == Directory::SLOT {
+                    self.directory.received(now, conn, &bytes);
+                } else {
+                    self.core(|dispatcher, _| dispatcher.received(now, conn, &bytes));
+                }
+            }
+            Event::ClientClosed(conn, reason) if is_open(self, conn) => {
+                self.close(conn);
+                if conn.slot == Directory::SLOT {
+                    self.directory.closed(now, conn, reason.as_deref());
+                } else {
+                    self.dispatcher.closed(now, conn, reason.as_deref());
+                }
+            }
+            Event::Reset(conn) => {
+                if let Some(socket) = self.sockets.get_mut(&conn) {
+                    socket.session = None;
+                }
+                let reason = Some("connection reset by peer".to_owned());
+                self.happens(Event::ClientClosed(conn, reason));
+            }
+            _ => {}
+        }
+    }
+
+    fn session(&mut self, conn: ConnId) -> Option<&mut Session> {
+        self.sockets.get_mut(&conn)?.session.as_mut()
+    }
+
+    /// The broker works on what came.
+    fn work(&mut self, conn: ConnId) {
+        let now_ms = i64::try_from(self.now.0 / 1_000_000).expect("early");
+        let mut out = Vec::new();
+        let broker = &mut self.broker;
+        let Some(socket) = self.sockets.get_mut(&conn) else {
+            return;
+        };
+        let Some(session) = socket.session.as_mut() else {
+            return;
+        };
+        let progress = loop {
+            match session.advance(broker, now_ms, &mut out) {
+                Ok(Progress::SendFirst) => {}
+                other => break other,
+            }
+        };
+        let node = socket.node;
+        if let Some(tamper) = self.tamper
+            && conn.slot != Directory::SLOT
+            && !out.is_empty()
+        {
+            tamper(&mut out);
+        }
+        if !self.mute.contains(&node) {
+            for (at, part) in self.fragments(conn, &out, false) {
+                self.schedule(at, Event::ToClient(conn, part));
+            }
+        }
+        match progress {
+            Ok(Progress::Held { until_ms }) => {
+                let at = Time(u64::try_from(until_ms).expect("late") * 1_000_000);
+                self.schedule(at.max(self.now), Event::Tick(conn));
+            }
+            Ok(_) => {}
+            Err(closed) => {
+                self.closings.push(closed);
+                let socket = self.sockets.get_mut(&conn).expect("just seen");
+                socket.session = None;
+                let at = socket.last_down.max(self.now + self.network.latency);
+                self.schedule(at, Event::ClientClosed(conn, None));
+            }
+        }
+    }
+
+    fn perform(&mut self, task: Task) {
+        let now = self.now;
+        match task {
+            Task::Resolve { host, port } => {
+                self.resolved += 1;
+                let unknown = Err("no such name".to_owned());
+                let result = self.names.get(&*host).cloned().unwrap_or(unknown);
+                let result = result.as_deref().map_err(String::as_str);
+                self.directory.resolved(now, &host, port, result);
+            }
+            Task::Connect { conn, address } => self.connect(conn, address),
+            Task::Send { conn, frame } => {
+                self.questions.push((now, frame.clone()));
+                self.send(conn, &frame, Vec::new());
+            }
+            Task::Close { conn } => self.close(conn),
+            Task::Publish(cluster) => self.publish(cluster),
+            Task::Failed { topic, error } => self.failed_topics.push((now, topic, error)),
+            Task::Identity { asker, result } => {
+                assert_eq!(asker, 0);
+                match result {
+                    Ok(identity) => self.dispatcher.identity(identity),
+                    Err(code) => self.dispatcher.identity_refused(code),
+                }
+            }
+            Task::ClusterChanged { .. } => self.cluster_changes += 1,
+        }
+    }
+
+    fn publish(&mut self, cluster: Arc<Cluster>) {
+        for (name, lanes) in &mut self.wanted {
+            let Some(topic) = cluster.topics.get(name.as_str()) else {
+                continue;
+            };
+            for partition in lanes.len()..topic.partitions.len() {
+                let partition = i32::try_from(partition).expect("few partitions");
+                let id = self.lanes.add(name, partition);
+                self.dispatcher
+                    .add_lane(id, &name.as_str().into(), PartitionId(partition));
+                lanes.push(id);
+            }
+        }
+        self.dispatcher.metadata(self.now, &cluster);
+        self.cluster = cluster;
+    }
+
+    /// The outcome of a record.
+    pub(crate) fn outcome(&self, lane: u32, number: u64) -> &Outcome {
+        &self.outcomes[&(lane, number)]
+    }
+
+    pub(crate) fn is_acked(&self, lane: u32, number: u64) -> bool {
+        matches!(self.outcome(lane, number).verdict, Verdict::Acked { .. })
+    }
+
+    pub(crate) fn count(&self, which: impl Fn(&Verdict) -> bool) -> usize {
+        self.outcomes
+            .values()
+            .filter(|outcome| which(&outcome.verdict))
+            .count()
+    }
+
+    pub(crate) fn all_acked(&self) -> bool {
+        self.count(|verdict| matches!(verdict, Verdict::Acked { .. })) == self.outcomes.len()
+    }
+
+    /// The batches of a partition's log.
+    pub(crate) fn log(&self, topic: &str, partition: i32) -> Vec<FoundBatch> {
+        batches(topic, partition, &self.broker.log(topic, partition))
+    }
+
+    /// Compares what was reported with what the logs hold. `once`: with idempotence.
+    ///
+    /// 1 what is acked lies at its offset; 2 the log holds nothing that was not appended; 3 what is
+    /// reported as not written is not there; 4 nothing is there twice; 5 the order is kept;
+    /// 6 nothing is missing but what was reported.
+    pub(crate) fn check(&self, once: bool) {
+        assert_eq!(self.unsettled(), 0, "everything is settled");
+        for (id, lane) in (0u32..).zip(&self.lanes.lanes) {
+            let mut log = BTreeMap::new();
+            let mut last = None;
+            for batch in self.log(&lane.topic, lane.partition) {
+                for (n, (stream, number)) in (0i64..).zip(batch.records) {
+                    assert_eq!(stream, u64::from(id), "a record of another lane");
+                    assert!(number < lane.next, "a record nobody appended");
+                    let places: &mut Vec<i64> = log.entry(number).or_default();
+                    places.push(batch.header.base_offset + n);
+                    if once {
+                        assert_eq!(
+                            places.len(),
+                            1,
+                            "record {number} of lane {id} is there twice"
+                        );
+                        assert!(last < Some(number), "{number} follows {last:?}");
+                        last = Some(number);
+                    }
+                }
+            }
+            for number in 0..lane.next {
+                let outcome = self.outcome(id, number);
+                let places = log.get(&number).map_or(&[][..], Vec::as_slice);
+                match &outcome.verdict {
+                    Verdict::Acked {
+                        base_offset: Some(base),
+                        ..
+                    } => {
+                        let offset = base + i64::try_from(outcome.index).expect("few");
+                        assert!(
+                            places.contains(&offset),
+                            "record {number} of lane {id} is acked at {offset}, and lies at \
+                             {places:?}"
+                        );
+                    }
+                    Verdict::Acked { .. } => {
+                        assert!(!places.is_empty(), "record {number} of lane {id} is lost");
+                    }
+                    Verdict::NotWritten(failure) => assert!(
+                        places.is_empty(),
+                        "record {number} of lane {id} was written: {failure}"
+                    ),
+                    Verdict::Sent | Verdict::Unknown(_) => {}
+                }
+            }
+        }
+        for closed in &self.closings {
+            assert!(
+                matches!(closed, Closed::Scripted | Closed::Unacknowledged(_)),
+                "the broker complains: {closed}"
+            );
+        }
+    }
+}
+
+/// The batches in a Produce request.
+pub(crate) fn batches_of(request: &Request) -> Vec<FoundBatch> {
+    let mut reader = Reader::new(&request.bytes[4..]);
+    let head = header::RequestHeader::read(&mut reader).expect("a header");
+    assert_eq!(head.api_key, ApiKey::PRODUCE);
+    assert_eq!(
+        i32::from_be_bytes(request.bytes[..4].try_into().expect("four bytes")),
+        i32::try_from(request.bytes.len() - 4).expect("small")
+    );
+    let view = produce::decode_request(head.version, reader.rest()).expect("a request");
+    let mut found = Vec::new();
+    for topic in view.topics() {
+        let name = match topic.topic {
+            produce::TopicRef::Name(name) => name.to_owned(),
+            produce::TopicRef::Id(id) => format!("{id:?}"),
+        };
+        for partition in topic.partitions {
+            let records = partition.records.expect("records");
+            found.extend(batches(&name, partition.partition, records));
+        }
+    }
+    found
+}
+
+/// The version of a Produce request.
+pub(crate) fn version_of(request: &Request) -> i16 {
+    i16::from_be_bytes(request.bytes[6..8].try_into().expect("two bytes"))
+}
+
+fn batches(topic: &str, partition: i32, bytes: &[u8]) -> Vec<FoundBatch> {
+    let mut reader = Reader::new(bytes);
+    let mut found = Vec::new();
+    while !reader.rest().is_empty() {
+        let before = reader.rest();
+        let view = BatchView::read(&mut reader).expect("a batch");
+        assert!(view.crc_ok());
+        let mut records = Vec::new();
+        for record in view.records() {
+            let record = record.expect("a record");
+            records.push(numbering::read(record.value.expect("a value")).expect("a number"));
+        }
+        found.push(FoundBatch {
+            topic: topic.to_owned(),
+            partition,
+            header: view.header,
+            bytes: before[..before.len() - reader.rest().len()].to_vec(),
+            records,
+        });
+    }
+    found
+}
