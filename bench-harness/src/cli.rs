@@ -92,6 +92,7 @@ fn run_command() -> Command {
     let defaults = Plan::default();
     let mut command = Command::new("run")
         .about("One measured run: warm-up, measured window, drain, verdict")
+        .args_override_self(true) // the last one counts, as scripts expect
         .after_help(format!("{RUN_EXAMPLES}\n\n{HELP}"))
         .arg(
             Arg::new("scenario")
@@ -234,7 +235,7 @@ fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     }
     if let Some(failure) = &measured.failure {
         eprintln!("{failure}");
-        return Ok(Exit::Connection);
+        return Ok(failure.exit);
     }
     Ok(if measured.is_good() {
         Exit::Good
@@ -293,6 +294,24 @@ mod tests {
                 Some("1KiB")
             );
         }
+    }
+
+    #[test]
+    fn the_last_flag_counts_but_engine_settings_add_up() {
+        let line = "ringpost-bench run --rate 1k --set a=1 --rate 2k --set b=2";
+        let matches = command()
+            .try_get_matches_from(line.split(' '))
+            .expect("taken");
+        let (_, run) = matches.subcommand().expect("run");
+        assert_eq!(
+            run.get_one::<String>("rate").map(String::as_str),
+            Some("2k")
+        );
+        assert_eq!(
+            run.get_many::<String>("set")
+                .map_or(0, |values| values.count()),
+            2
+        );
     }
 
     #[test]

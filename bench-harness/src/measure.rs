@@ -64,7 +64,7 @@ pub struct Measured {
     /// Whether somebody ended it early.
     pub interrupted: bool,
     /// Why it ended early by itself.
-    pub failure: Option<String>,
+    pub failure: Option<Failure>,
     /// Length of the window.
     pub elapsed_s: f64,
     /// Between the window's edges.
@@ -319,13 +319,15 @@ impl Conductor<'_> {
             if by_count.is_some() {
                 warming.stop();
                 self.drain(&senders);
+            }
+            // Before counted records start, or some of them would settle outside the window.
+            let start = self.open();
+            if by_count.is_some() && ended == Ended::Complete {
                 phase = counted.get_or_init(|| Phase::new(run.clock.now(), by_count));
+                senders = spawn(scope, run, client, phase);
             }
             let _end = EndThreads { run, client, phase };
-            if by_count.is_some() && ended == Ended::Complete {
-                senders.extend(spawn(scope, run, client, phase));
-            }
-            let window = self.window(phase, ended);
+            let window = self.window(phase, start, ended);
             phase.stop();
             self.progress.note("draining");
             self.drain(&senders);
@@ -357,13 +359,23 @@ impl Conductor<'_> {
             thread::park_timeout(Duration::from_millis(1));
         }
         self.client.flush(self.patience());
+        // Collectors see what has settled a moment later.
+        let open = || settled(self.client, self.run).total() < self.run.taken().records;
+        while open() && self.run.failure().is_none() && self.run.clock.now() < give_up {
+            thread::park_timeout(Duration::from_millis(1));
+        }
     }
 
-    fn window(&mut self, phase: &Phase, ended: Ended) -> Window {
-        let run = self.run;
-        // The first reading pays for the slow ones; the edge's time is taken last.
+    /// Opens the window.
+    fn open(&mut self) -> Edge {
         let start = self.edge();
-        run.window.open(start.now_ns);
+        self.run.window.open(start.now_ns);
+        start
+    }
+
+    /// Watches the open window, and closes it.
+    fn window(&mut self, phase: &Phase, start: Edge, ended: Ended) -> Window {
+        let run = self.run;
         let opened = wall();
         let mut series = Series::new(&start, run);
         let end_ns = start.now_ns + nanos(run.plan.duration);
@@ -403,7 +415,7 @@ impl Conductor<'_> {
             if run.failure().is_some() {
                 return Ended::Failed;
             }
-            let settled = client.settled().unwrap_or_else(|| run.settled());
+            let settled = settled(client, run);
             if goal.is_some_and(|goal| settled.total() >= goal) || now >= until_ns {
                 return Ended::Complete;
             }
@@ -421,6 +433,7 @@ impl Conductor<'_> {
         }
     }
 
+    /// Everything now; the slow readings first.
     fn edge(&mut self) -> Edge {
         let broker = self.broker_report();
         let stages = self.client.stages();
@@ -430,7 +443,7 @@ impl Conductor<'_> {
             allocations: allocations::so_far(),
             process: Process::now(),
             taken: self.run.taken(),
-            settled: self.client.settled().unwrap_or_else(|| self.run.settled()),
+            settled: settled(self.client, self.run),
             now_ns: self.run.clock.now(),
             broker,
             stages,
@@ -442,7 +455,7 @@ impl Conductor<'_> {
     fn edge_closing(&mut self) -> Edge {
         let run = self.run;
         let mut now_ns = run.clock.now();
-        let settled = self.client.settled().unwrap_or_else(|| run.settled());
+        let settled = settled(self.client, run);
         let taken = run.taken();
         let process = Process::now();
         let allocations = allocations::so_far();
@@ -472,7 +485,7 @@ impl Conductor<'_> {
         match self.broker.as_mut().map(EmbeddedBroker::report)? {
             Ok(report) => Some(report),
             Err(why) => {
-                self.run.fail(why);
+                self.run.fail(Failure::connection(why));
                 None
             }
         }
@@ -505,7 +518,7 @@ impl Conductor<'_> {
 
     fn finish(mut self, window: Window) -> Measured {
         let (run, client) = (self.run, self.client);
-        let settled = client.settled().unwrap_or_else(|| run.settled());
+        let settled = settled(client, run);
         let taken = run.taken();
         let verified = self.verify(taken, settled);
         let Window {
@@ -599,6 +612,11 @@ fn spawn<'scope, 'env>(
     (0..run.plan.producers)
         .map(|sender| scope.spawn(move || client.send(run, phase, sender)))
         .collect()
+}
+
+/// How records settled by now, as the client says itself or as its collectors saw it.
+fn settled(client: &dyn Client, run: &Run) -> Settled {
+    client.settled().unwrap_or_else(|| run.settled())
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Clock;
 use crate::corpus::Corpus;
+use crate::exit::Failure;
 use crate::keyring::Keyring;
 use crate::plan::Plan;
 use crate::tally::{SenderTally, Settled, SettledTally, Taken, Window};
@@ -28,7 +29,7 @@ pub struct Run {
     /// One for each thread that sees acks.
     pub settled: Vec<SettledTally>,
     collected: AtomicBool,
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<Failure>>,
 }
 
 impl Run {
@@ -70,15 +71,15 @@ impl Run {
     }
 
     /// Reports that the run cannot go on; the first report stands.
-    pub fn fail(&self, why: String) {
+    pub fn fail(&self, failure: Failure) {
         self.failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(why);
+            .get_or_insert(failure);
     }
 
     /// Why the run cannot go on, if so.
-    pub fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<Failure> {
         self.failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -17,6 +17,7 @@ use nix::sys::prctl;
 
 use crate::arrival::Schedule;
 use crate::client::{Payload, Refused, Sink};
+use crate::exit::Failure;
 use crate::number::{count, index};
 use crate::plan::Rate;
 use crate::run::Run;
@@ -118,7 +119,7 @@ pub fn send_all(run: &Run, phase: &Phase, sender: usize, sink: &mut impl Sink) {
 /// Why a sender ended before its share.
 enum Stop {
     Asked,
-    Broken(String),
+    Broken(Failure),
 }
 
 struct Loop<'a, S> {

@@ -88,7 +88,6 @@ fn a_run_prints_one_document_with_every_field() {
         "/records_per_s",
         "/mib_per_s",
         "/cpu_us_per_record",
-        "/throughput/p50",
         "/throughput/p99",
         "/latency_us/response/p50",
         "/latency_us/response/p99_99",
@@ -215,18 +214,21 @@ fn payloads_of_a_file_with_keys_and_a_codec() {
         .collect();
     fs::write(folder.path("events"), lines).expect("written");
     let corpus = folder.path("events");
-    let mut arguments = vec!["run", "--record-size", &corpus, "--keys", "zipf:100,1.1"];
-    arguments.extend(["--compression", "lz4", "--format", "json"]);
-    arguments.extend(SHORT);
-    let output = run(&arguments);
-    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
-    let document = document(&output);
-    assert!(number(&document, "/acked_records") > 0.0);
-    let size = number(&document, "/acked_bytes") / number(&document, "/acked_records");
-    assert!(
-        (30.0..40.0).contains(&size),
-        "a key and a line have about 34 bytes, not {size}"
-    );
+    for engine in ["null", "ringpost"] {
+        let mut arguments = vec!["run", "--record-size", &corpus, "--keys", "zipf:100,1.1"];
+        arguments.extend(["--compression", "lz4", "--format", "json"]);
+        arguments.extend(SHORT);
+        arguments.extend(["--engine", engine]);
+        let output = run(&arguments);
+        assert_eq!(code(&output), Some(0), "{engine}: {}", text(&output.stderr));
+        let document = document(&output);
+        let size = number(&document, "/acked_bytes") / number(&document, "/acked_records");
+        // A key has 12 bytes, a line 17 to 20.
+        assert!(
+            (29.0..=32.0).contains(&size),
+            "{engine}: {size} bytes a record"
+        );
+    }
 }
 
 #[test]
@@ -328,11 +330,157 @@ fn init_writes_a_scenario_that_runs() {
 }
 
 #[test]
-fn the_smoke_scenario_runs() {
+fn the_smoke_scenario_runs_with_every_driver() {
     let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/smoke.toml");
-    let output = run(&["run", scenario, "--engine", "null", "--format", "json"]);
+    for driver in ["auto", "epoll"] {
+        let output = run(&["run", scenario, "--driver", driver, "--format", "json"]);
+        assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+        let document = document(&output);
+        assert_eq!(document["config"]["topic"], "smoke");
+        assert_eq!(
+            document["verified"]["records"],
+            document["run"]["acked_records"]
+        );
+        assert!(number(&document, "/latency_us/stages/wire_to_ack/p50") > 0.0);
+        assert!(
+            document["shards"]
+                .as_array()
+                .is_some_and(|shards| !shards.is_empty())
+        );
+        if driver == "epoll" {
+            assert_eq!(document["driver"], "epoll");
+        }
+    }
+}
+
+#[test]
+fn each_delivery_settles_every_record() {
+    for (delivery, records) in [
+        ("queue", 20_000),
+        ("future", 20_000),
+        ("forget", 20_000),
+        ("wait", 100),
+    ] {
+        let output = run(&[
+            "run",
+            "--delivery",
+            delivery,
+            "--records",
+            &records.to_string(),
+            "--warmup",
+            "50ms",
+            "--producers",
+            "2",
+            "--format",
+            "json",
+        ]);
+        assert_eq!(
+            code(&output),
+            Some(0),
+            "{delivery}: {}",
+            text(&output.stderr)
+        );
+        let document = document(&output);
+        assert_eq!(document["offered_records"], records, "{delivery}");
+        assert_eq!(
+            document["acked_records"], records,
+            "{delivery}: the warm-up was drained before"
+        );
+        assert_eq!(
+            document["verified"]["records"], document["run"]["taken_records"],
+            "{delivery}"
+        );
+        assert!(
+            number(&document, "/latency_us/service/p50") > 0.0,
+            "{delivery}"
+        );
+        // One-way, nobody sees acks one by one.
+        assert_eq!(
+            document["latency_us"]["response"].is_null(),
+            delivery == "forget"
+        );
+    }
+}
+
+#[test]
+fn an_open_loop_offers_what_its_rate_says() {
+    for arrival in ["fixed", "poisson", "burst:50"] {
+        let output = run(&[
+            "run",
+            "--rate",
+            "4k",
+            "--arrival",
+            arrival,
+            "--warmup",
+            "100ms",
+            "--duration",
+            "1s",
+            "--producers",
+            "2",
+            "--format",
+            "json",
+        ]);
+        assert_eq!(
+            code(&output),
+            Some(0),
+            "{arrival}: {}",
+            text(&output.stderr)
+        );
+        let document = document(&output);
+        let due = 4_000.0 * number(&document, "/elapsed_s");
+        let offered = number(&document, "/offered_records");
+        assert!(
+            (offered / due - 1.0).abs() < 0.1,
+            "{arrival}: {offered} offered, {due} due"
+        );
+        let latency = |path: &str| number(&document, &format!("/latency_us/{path}"));
+        assert!(
+            latency("response/p50") >= latency("service/p50"),
+            "{arrival}"
+        );
+        assert!(
+            latency("response/max") >= latency("service/max"),
+            "{arrival}"
+        );
+    }
+}
+
+#[test]
+fn without_acks_records_count_as_sent() {
+    let output = run(&[
+        "run",
+        "--acks",
+        "0",
+        "--records",
+        "10k",
+        "--warmup",
+        "0s",
+        "--format",
+        "json",
+    ]);
     assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
-    assert_eq!(document(&output)["config"]["topic"], "smoke");
+    let document = document(&output);
+    assert_eq!(document["config"]["idempotent"], Value::Bool(false));
+    assert_eq!(
+        (
+            number(&document, "/sent_records"),
+            number(&document, "/acked_records")
+        ),
+        (10_000.0, 0.0)
+    );
+    assert_eq!(document["verified"]["records"], 10_000);
+}
+
+#[test]
+fn a_record_that_can_never_be_sent_ends_the_run() {
+    let output = run(&["run", "--record-size", "2MiB", "--format", "json"]);
+    assert_eq!(code(&output), Some(2), "{}", text(&output.stderr));
+    let document = document(&output);
+    assert!(
+        document["failure"]
+            .as_str()
+            .is_some_and(|why| why.contains("2097152") || why.contains("bytes"))
+    );
 }
 
 #[test]

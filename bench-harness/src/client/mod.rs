@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::exit::Failure;
 use crate::number::count;
 use crate::run::Run;
 use crate::sender::Phase;
@@ -48,7 +49,7 @@ pub enum Refused {
     /// No room now: try it again.
     Full,
     /// This will not get better: the run ends.
-    Broken(String),
+    Broken(Failure),
 }
 
 /// One application thread's way into a client.

@@ -31,6 +31,7 @@ use ringpost_codec::record_batch::{Attributes, BATCH_HEADER_LEN, BatchHeader};
 use crate::client::{Client, Counters, Facts};
 use crate::clock::wall;
 use crate::corpus::Corpus;
+use crate::exit::Failure;
 use crate::keyring::Keyring;
 use crate::number::{count, index};
 use crate::plan::{Acks, Plan};
@@ -245,7 +246,7 @@ impl Client for Null {
 
     fn send(&self, run: &Run, phase: &Phase, sender: usize) {
         if let Err(Broken(why)) = self.send_until_stopped(run, phase, sender) {
-            run.fail(why);
+            run.fail(Failure::connection(why));
         }
     }
 

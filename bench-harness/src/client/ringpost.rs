@@ -305,7 +305,12 @@ fn record_of<'a>(payload: Payload<'a>) -> Record<'a> {
 fn refused(error: TrySendError<'_>) -> Refused {
     match error {
         TrySendError::Full(_) => Refused::Full,
-        other => Refused::Broken(other.to_string()),
+        closed @ TrySendError::Closed(_) => {
+            Refused::Broken(Failure::connection(closed.to_string()))
+        }
+        other @ (TrySendError::TooLarge { .. } | TrySendError::NoSuchPartition { .. }) => {
+            Refused::Broken(Failure::config(other.to_string()))
+        }
     }
 }
 

@@ -200,7 +200,7 @@ pub fn document(measured: &Measured) -> Document {
         differs: measured.facts.differs.clone(),
         interrupted: measured.interrupted,
         good: measured.is_good(),
-        failure: measured.failure.clone(),
+        failure: measured.failure.as_ref().map(ToString::to_string),
         failures: measured
             .reasons
             .iter()
