@@ -204,6 +204,13 @@ impl<P, T> Connection<P, T> {
             && self.flights.len() < settings.in_flight_max
     }
 
+    /// When the first answer must be there. A later request can have less time than an earlier one:
+    /// its records may be older.
+    pub(crate) fn answer_due(&self) -> Time {
+        let deadlines = self.flights.iter().map(|flight| flight.deadline);
+        deadlines.min().unwrap_or(Time::NEVER)
+    }
+
     pub(crate) fn correlation(&mut self) -> i32 {
         let id = self.next_correlation;
         self.next_correlation = self.next_correlation.wrapping_add(1) & i32::MAX;

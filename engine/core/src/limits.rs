@@ -26,8 +26,15 @@ pub const COPIED_BODY_BYTES_MAX: usize = 1 << 10;
 /// ```
 pub const SLAB_BYTES_MAX: usize = 256 << 10;
 
+/// What a request has around its topics, but for the client id: length, header, acks, timeout, counts.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 64;
+
+/// What a request has around one batch, but for the topic's name: counts, lengths, index, tags.
+pub const AROUND_BATCH_BYTES_MAX: usize = 32 + 16;
+
 /// The most one more partition adds to the slab: see [`SLAB_BYTES_MAX`].
-pub const SLAB_BYTES_PER_PARTITION_MAX: usize = 255 + 32 + 16 + 61 + COPIED_BODY_BYTES_MAX;
+pub const SLAB_BYTES_PER_PARTITION_MAX: usize =
+    255 + AROUND_BATCH_BYTES_MAX + 61 + COPIED_BODY_BYTES_MAX;
 
 /// What a response may take. A Produce answer has about 60 bytes per partition and error texts; the
 /// cap leaves room for thousands of partitions and long texts.

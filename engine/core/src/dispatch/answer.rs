@@ -17,7 +17,8 @@ use crate::ack;
 use crate::batch_in_flight::Batch;
 use crate::buffer::Memory;
 use crate::connection::{Entry, Flight};
-use crate::dispatch::{Action, Dispatcher, Spare};
+use crate::dispatch::lane::Again;
+use crate::dispatch::{Dispatcher, Spare};
 use crate::id::{BrokerId, LaneId};
 use crate::limits;
 use crate::outcome::{Cause, Verdict, Why};
@@ -166,7 +167,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             if let Some(mut batch) = entry.batch.take() {
                 batch.moments.on_wire = flight.on_wire_at.unwrap_or(now);
                 self.came_back(lane);
-                self.judge(now, lane, batch, broker, row);
+                self.judge(now, lane, batch, index, row);
                 self.drained(now, lane);
             }
         }
@@ -175,13 +176,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 batch.maybe_written = true;
                 self.came_back(entry.lane);
                 let what = "its answer leaves out a partition of the request".into();
-                self.retry(
-                    now,
-                    entry.lane,
-                    batch,
-                    Cause::Protocol { broker, what },
-                    false,
-                );
+                let cause = Cause::Protocol { broker, what };
+                self.retry(now, entry.lane, batch, cause, Again::Rested);
                 self.drained(now, entry.lane);
             }
         }
@@ -195,15 +191,16 @@ impl<M: Memory, T> Dispatcher<M, T> {
         }
     }
 
-    /// Does with a batch what the broker's code asks for.
+    /// Does with a batch what the code of the broker that was asked means.
     fn judge(
         &mut self,
         now: Time,
         id: LaneId,
         mut batch: Batch<M::Piece, T>,
-        broker: BrokerId,
+        asked: usize,
         row: Row,
     ) {
+        let broker = self.connections[asked].broker;
         let cause = Cause::Broker {
             broker,
             code: row.code,
@@ -230,17 +227,19 @@ impl<M: Memory, T> Dispatcher<M, T> {
                     },
                 );
             }
-            ack::Action::Retry => self.retry(now, id, batch, cause, false),
+            ack::Action::Retry => self.retry(now, id, batch, cause, Again::Rested),
             ack::Action::RefreshAndRetry => {
-                let moved = self.follow(now, id, row.leader);
-                if !moved {
+                let again = if self.follow(now, id, asked, row.leader) {
+                    Again::AtOnce
+                } else {
                     self.refresh = true;
-                }
-                self.retry(now, id, batch, cause, moved);
+                    Again::Rested
+                };
+                self.retry(now, id, batch, cause, again);
             }
             ack::Action::RetryMaybeWritten => {
                 batch.maybe_written = true;
-                self.retry(now, id, batch, cause, false);
+                self.retry(now, id, batch, cause, Again::PastTheLimit);
             }
             ack::Action::OutOfSequence | ack::Action::NewEpoch => {
                 self.out_of_sequence(now, id, batch, cause);
@@ -261,19 +260,26 @@ impl<M: Memory, T> Dispatcher<M, T> {
         }
     }
 
-    /// Follows a leader hint. `true` when the lane now has another leader to try at once.
-    fn follow(&mut self, now: Time, id: LaneId, leader: Option<(BrokerId, i32)>) -> bool {
-        let Some((leader, epoch)) = leader else {
-            return false;
-        };
-        let Some(lane) = self.lanes[id.index()].as_ref() else {
-            return false;
-        };
-        if epoch <= lane.leader_epoch || !self.brokers.iter().any(|broker| broker.id == leader) {
-            return false;
+    /// Follows a leader hint, if it is news. `true` when the lane now has another leader than the one
+    /// that was asked, to be tried at once; metadata or an earlier answer may have told it before.
+    fn follow(
+        &mut self,
+        now: Time,
+        id: LaneId,
+        asked: usize,
+        leader: Option<(BrokerId, i32)>,
+    ) -> bool {
+        let known = self.lanes[id.index()].as_ref();
+        let known = known.map_or(i32::MAX, |lane| lane.leader_epoch);
+        if let Some((leader, epoch)) = leader
+            && epoch > known
+            && self.brokers.iter().any(|broker| broker.id == leader)
+        {
+            self.assign(now, id, Some(leader), epoch);
         }
-        self.assign(now, id, Some(leader), epoch);
-        true
+        let lane = self.lanes[id.index()].as_ref();
+        lane.and_then(|lane| lane.target)
+            .is_some_and(|target| target != asked)
     }
 
     /// The broker expects another sequence. Behind a batch that has to be tried again that is no
@@ -287,7 +293,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             .front()
             .is_some_and(|front| front.ordinal < batch.ordinal);
         if behind && !lane.broken {
-            self.retry(now, id, batch, cause, true);
+            self.retry(now, id, batch, cause, Again::AtOnce);
             return;
         }
         lane.broken = true;
@@ -295,7 +301,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             // An earlier attempt may be stored although this one was refused.
             self.fail(id, batch, Why::SequenceBroken, Some(cause));
         } else {
-            self.retry(now, id, batch, cause, false);
+            self.retry(now, id, batch, cause, Again::Rested);
         }
     }
 }

@@ -10,6 +10,7 @@ use ringpost_codec::kafka::{ApiKey, produce};
 use crate::buffer::Memory;
 use crate::connection::{ConnId, State};
 use crate::directory::Directory;
+use crate::dispatch::lane::Again;
 use crate::dispatch::{Action, Dispatcher, Spare, Supply};
 use crate::handshake::{Answer, Handshake};
 use crate::id::LaneId;
@@ -313,7 +314,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 if let Some(lane) = self.lanes[entry.lane.index()].as_mut() {
                     lane.in_flight -= 1;
                 }
-                self.retry(now, entry.lane, batch, cause.clone(), false);
+                self.retry(now, entry.lane, batch, cause.clone(), Again::Rested);
                 self.drained(now, entry.lane);
             }
             Spare::<M::Piece, T>::keep(&mut self.spare.entries, flight.entries);
@@ -370,13 +371,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
     }
 
     pub(super) fn request_timed_out(&mut self, now: Time, index: usize) {
-        let Some(front) = self.connections[index].flights.front() else {
-            return;
-        };
-        if front.deadline > now {
-            let deadline = front.deadline;
-            self.timers
-                .set(Timer::Connection(index, ConnectionTimer::Request), deadline);
+        let due = self.connections[index].answer_due();
+        if due > now {
+            self.watch_requests(index);
             return;
         }
         let broker = self.connections[index].broker;
@@ -387,13 +384,11 @@ impl<M: Memory, T> Dispatcher<M, T> {
         self.failed(now, index);
     }
 
-    /// Sets the timer of the oldest request in flight.
+    /// Sets the timer of the request in flight that must be answered first.
     pub(super) fn watch_requests(&mut self, index: usize) {
-        let timer = Timer::Connection(index, ConnectionTimer::Request);
-        match self.connections[index].flights.front() {
-            Some(flight) => self.timers.set(timer, flight.deadline),
-            None => self.timers.stop(timer),
-        }
+        let due = self.connections[index].answer_due();
+        self.timers
+            .set(Timer::Connection(index, ConnectionTimer::Request), due);
     }
 
     /// A broker that moved is left, unless its old address is still one of its own.
@@ -439,6 +434,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             while let Some(batch) = self.draw(now, id, supply) {
                 self.fail(id, batch, Why::Unsupported, cause.clone());
             }
+            self.drained(now, id);
         }
     }
 

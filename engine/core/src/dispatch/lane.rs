@@ -126,6 +126,17 @@ impl<P, T> Lane<P, T> {
     }
 }
 
+/// When and how long a batch is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// After a rest.
+    Rested,
+    /// After a rest, also when the policy allows no further attempt.
+    PastTheLimit,
+    /// As soon as it can be: another broker, or another place in line, will take it.
+    AtOnce,
+}
+
 impl<M: Memory, T> Dispatcher<M, T> {
     /// Takes the next batch from the lane's appenders and seals it.
     pub(super) fn draw<S>(
@@ -204,10 +215,14 @@ impl<M: Memory, T> Dispatcher<M, T> {
         id: LaneId,
         mut batch: Batch<M::Piece, T>,
         cause: Cause,
-        at_once: bool,
+        again: Again,
     ) {
         batch.note(cause);
-        let attempts_max = self.settings.retry.attempts_max.unwrap_or(u32::MAX);
+        let attempts_max = match again {
+            // Its numbers are used up at the broker, most likely: only trying on tells.
+            Again::PastTheLimit if self.settings.idempotent => u32::MAX,
+            _ => self.settings.retry.attempts_max.unwrap_or(u32::MAX),
+        };
         if batch.deadline <= now {
             self.fail(id, batch, Why::Expired, None);
         } else if batch.attempts >= attempts_max {
@@ -219,14 +234,15 @@ impl<M: Memory, T> Dispatcher<M, T> {
             lane.muted = lane.in_flight > 0;
             self.timers.set_no_later(Timer::Expiry, batch.deadline);
             lane.put_back(batch);
-            if !at_once {
+            // Several batches that come back from one failure are one failure.
+            if again != Again::AtOnce && lane.resting_until <= now {
                 lane.failures = lane.failures.saturating_add(1);
                 let rest = self
                     .settings
                     .retry
                     .backoff
                     .delay(lane.failures, &mut self.random);
-                lane.resting_until = lane.resting_until.max(now + rest);
+                lane.resting_until = now + rest;
                 self.resting.push(Reverse((lane.resting_until, id)));
                 self.timers.set_no_later(Timer::Resting, lane.resting_until);
             }
@@ -253,13 +269,16 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let Some(lane) = self.lanes[id.index()].as_mut() else {
             return;
         };
-        if !lane.broken || lane.queue.iter().any(|batch| batch.maybe_written) {
+        if !lane.broken || lane.queue.front().is_some_and(|batch| batch.maybe_written) {
             return;
         }
+        // The broker refused every attempt of the first batch, and what was sent behind it came to the
+        // broker behind it each time: by their numbers those were refused too, heard or unheard.
         lane.broken = false;
         lane.proven = false;
         for batch in &mut lane.queue {
             batch.stamp = None;
+            batch.maybe_written = false;
         }
         lane.next_sequence = Sequence(0);
         let Some(old) = lane.identity.take() else {

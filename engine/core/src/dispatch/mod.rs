@@ -346,12 +346,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             let ready = matches!(connection.state, State::Ready { .. });
             assert!(ready || connection.flights.is_empty());
             assert!(connection.flights.len() <= self.settings.in_flight_max);
-            let due = connection
-                .flights
-                .iter()
-                .map(|flight| flight.deadline)
-                .min();
-            assert!(timer(ConnectionTimer::Request) <= due.unwrap_or(Time::NEVER));
+            assert!(timer(ConnectionTimer::Request) <= connection.answer_due());
         }
     }
 
@@ -421,9 +416,20 @@ impl<M: Memory, T> Dispatcher<M, T> {
         for (id, broker) in &cluster.brokers {
             self.update_broker(now, *id, &broker.addresses);
         }
-        for topic in &mut self.topics {
-            if let Some(known) = cluster.topics.get(&topic.name) {
-                topic.id = known.id;
+        for (index, topic) in self.topics.iter_mut().enumerate() {
+            let Some(known) = cluster.topics.get(&topic.name) else {
+                continue;
+            };
+            let before = mem::replace(&mut topic.id, known.id);
+            if before == known.id || !before.is_known() || !known.id.is_known() {
+                continue;
+            }
+            // Made anew: its leader epochs count from the start, and it has nothing of us yet.
+            for lane in self.lanes.iter_mut().flatten() {
+                if lane.topic == index {
+                    lane.leader_epoch = -1;
+                    lane.proven = false;
+                }
             }
         }
         for index in 0..self.lanes.len() {
@@ -736,6 +742,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             while let Some(batch) = self.draw(now, id, supply) {
                 self.fail(id, batch, Why::Rejected, Some(cause.clone()));
             }
+            self.drained(now, id);
         }
     }
 

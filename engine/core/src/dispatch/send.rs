@@ -79,8 +79,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
         S: Supply<Memory = M, Ticket = T>,
     {
         let mut entries = self.spare.entries.pop().unwrap_or_default();
-        let mut bytes = 0;
-        let mut slab = 64 + self.settings.client_id.len();
+        let mut bytes = limits::REQUEST_HEAD_BYTES_MAX + self.settings.client_id.len();
+        let mut slab = limits::REQUEST_HEAD_BYTES_MAX + self.settings.client_id.len();
         self.connections[index].gathered.calm();
         for _ in 0..self.connections[index].ready.len() {
             let Some(id) = self.connections[index].ready.pop_front() else {
@@ -101,7 +101,14 @@ impl<M: Memory, T> Dispatcher<M, T> {
                     None => continue,
                 },
             };
-            let wire = batch.sealed.wire_len();
+            if batch.deadline <= now {
+                self.fail(id, batch, Why::Expired, None);
+                self.drained(now, id);
+                continue;
+            }
+            let topic = self.lanes[id.index()].as_ref().map_or(0, |l| l.topic);
+            let around = limits::AROUND_BATCH_BYTES_MAX + self.topics[topic].name.len();
+            let wire = batch.sealed.wire_len() + around;
             slab += limits::SLAB_BYTES_PER_PARTITION_MAX;
             let full =
                 bytes + wire > self.settings.request_bytes_max || slab > limits::SLAB_BYTES_MAX;

@@ -7,3 +7,4 @@ mod lanes;
 mod world;
 
 mod batching;
+mod random;
