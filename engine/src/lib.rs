@@ -66,7 +66,7 @@ pub use flush::Flush;
 pub use outcome::{Ack, Cause, Failure, Outcome, Why};
 pub use producer::{CloseReport, Producer};
 pub use record::{Header, Record, Value};
-pub use stats::{ShardStats, Stages, Stats};
+pub use stats::{Settled, ShardStats, Stages, Stats};
 pub use topic::{Extended, LocalTopic, Topic};
 pub use undelivered::Undelivered;
 

@@ -22,7 +22,7 @@ use crate::flush::Flush;
 use crate::placement::{self, Place};
 use crate::shard::{Command, Shard, ShardSettings, ShardShared};
 use crate::shared::{Routing, Shared, SharedParts};
-use crate::stats::Stats;
+use crate::stats::{Settled, Stats};
 use crate::topic::Topic;
 use crate::warm_up::{Warm, WarmUp};
 
@@ -191,6 +191,16 @@ impl Producer {
         Self {
             handle: Arc::new(handle),
         }
+    }
+
+    /// How records ended so far: a few loads, where [`Producer::stats`] copies histograms.
+    #[must_use]
+    pub fn settled(&self) -> Settled {
+        let mut sum = Settled::default();
+        for shard in &self.handle.shared.shards {
+            shard.counters.add_settled(&mut sum);
+        }
+        sum
     }
 
     /// What it has done so far.

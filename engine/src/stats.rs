@@ -33,6 +33,20 @@ pub struct Stats {
     pub shards: Vec<ShardStats>,
 }
 
+/// How records ended so far: [`Stats`] without the histograms, cheap enough to look every few
+/// milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Records with outcome `Acked`.
+    pub acked: u64,
+    /// Records with outcome `Sent`.
+    pub sent: u64,
+    /// Records with outcome `NotWritten`.
+    pub not_written: u64,
+    /// Records with outcome `Unknown`.
+    pub unknown: u64,
+}
+
 /// What a shard has done so far.
 #[derive(Debug, Clone)]
 pub struct ShardStats {
@@ -228,6 +242,14 @@ impl ShardCounters {
     /// Called by whoever woke the shard.
     pub(crate) fn woken(&self) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds how its records ended to `sum`.
+    pub(crate) fn add_settled(&self, sum: &mut Settled) {
+        sum.acked += self.acked.load(Ordering::Relaxed);
+        sum.sent += self.sent.load(Ordering::Relaxed);
+        sum.not_written += self.not_written.load(Ordering::Relaxed);
+        sum.unknown += self.unknown.load(Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> ShardStats {

@@ -262,12 +262,17 @@ impl Client for Ringpost {
 
     fn settled(&self) -> Option<Settled> {
         (self.delivery == Delivery::Forget).then(|| {
-            let total = self.producer.stats().total();
+            let ringpost::Settled {
+                acked,
+                sent,
+                not_written,
+                unknown,
+            } = self.producer.settled();
             Settled {
-                acked: total.records_acked,
-                sent: total.records_sent,
-                not_written: total.records_not_written,
-                unknown: total.records_unknown,
+                acked,
+                sent,
+                not_written,
+                unknown,
             }
         })
     }
