@@ -6,13 +6,14 @@
 //! `Full`: a queue that nobody drains stays bounded and never holds up the network.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringpost_core::outcome::Verdict;
 
-use crate::outcome::Outcome;
+use crate::outcome::{Failure, Outcome, Why};
 
 /// The outcome of a record that was sent with `enqueue`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,54 @@ pub(crate) struct Tagged {
     pub(crate) timestamp_delta_ms: i32,
 }
 
+/// The tags of a batch, and the duty to queue them with its verdict. Dropped undone, because its
+/// shard ended by a bug, it says so to those who drain instead of leaving them waiting.
+#[derive(Debug)]
+pub(crate) struct Tags {
+    queue: Arc<CompletionQueue>,
+    partition: i32,
+    base_timestamp_ms: i64,
+    /// Until they are queued.
+    tagged: Option<Vec<Tagged>>,
+}
+
+impl Tags {
+    /// One more record of the batch.
+    #[inline]
+    pub(crate) fn push(&mut self, tagged: Tagged) {
+        if let Some(all) = &mut self.tagged {
+            all.push(tagged);
+        }
+    }
+
+    /// The batch has its verdict.
+    pub(crate) fn keep(mut self, verdict: Verdict) {
+        self.finish(verdict);
+    }
+
+    fn finish(&mut self, verdict: Verdict) {
+        if let Some(tagged) = mem::take(&mut self.tagged) {
+            self.queue.push(Done {
+                partition: self.partition,
+                verdict,
+                base_timestamp_ms: self.base_timestamp_ms,
+                tagged,
+            });
+        }
+    }
+}
+
+impl Drop for Tags {
+    fn drop(&mut self) {
+        self.finish(Verdict::Unknown(Failure {
+            why: Why::ShardLost,
+            attempts: 0,
+            first: None,
+            last: None,
+        }));
+    }
+}
+
 impl CompletionQueue {
     pub(crate) fn new(batches_max: usize) -> Self {
         Self {
@@ -69,32 +118,29 @@ impl CompletionQueue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Room for one more batch, and a vector for its tags. `None`: nobody drains.
-    pub(crate) fn reserve(&self) -> Option<Vec<Tagged>> {
+    /// Room for the tags of one more batch. `None`: nobody drains.
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        partition: i32,
+        base_timestamp_ms: i64,
+    ) -> Option<Tags> {
         let before = self.reserved.fetch_add(1, Ordering::Relaxed);
         if before >= self.batches_max {
             self.reserved.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(self.inner().spare.pop().unwrap_or_default())
+        let tagged = self.inner().spare.pop().unwrap_or_default();
+        Some(Tags {
+            queue: Arc::clone(self),
+            partition,
+            base_timestamp_ms,
+            tagged: Some(tagged),
+        })
     }
 
     /// A batch that had room reserved has its verdict.
-    pub(crate) fn push(
-        &self,
-        partition: i32,
-        verdict: Verdict,
-        base_timestamp_ms: i64,
-        tagged: Vec<Tagged>,
-    ) {
-        let mut inner = self.inner();
-        inner.done.push_back(Done {
-            partition,
-            verdict,
-            base_timestamp_ms,
-            tagged,
-        });
-        drop(inner);
+    fn push(&self, done: Done) {
+        self.inner().done.push_back(done);
         self.filled.notify_all();
     }
 
@@ -145,10 +191,10 @@ mod tests {
 
     #[test]
     fn g5_a_queue_nobody_drains_stays_bounded() {
-        let queue = CompletionQueue::new(2);
-        let mut first = queue.reserve().unwrap();
-        let second = queue.reserve().unwrap();
-        assert!(queue.reserve().is_none());
+        let queue = Arc::new(CompletionQueue::new(2));
+        let mut first = queue.reserve(1, 100).unwrap();
+        let second = queue.reserve(1, 100).unwrap();
+        assert!(queue.reserve(1, 100).is_none());
         first.push(Tagged {
             tag: 7,
             index: 0,
@@ -158,9 +204,9 @@ mod tests {
             base_offset: Some(9),
             log_append_time_ms: None,
         };
-        queue.push(1, verdict.clone(), 100, first);
+        first.keep(verdict);
         assert!(
-            queue.reserve().is_none(),
+            queue.reserve(1, 100).is_none(),
             "room is free when it is drained, not before"
         );
         let mut completions = Vec::new();
@@ -171,8 +217,23 @@ mod tests {
             panic!("acked")
         };
         assert_eq!((ack.offset, ack.timestamp_ms), (Some(9), 105));
-        assert!(queue.reserve().is_some());
-        queue.push(1, verdict, 100, second);
+        drop(second);
         assert_eq!(queue.drain(&mut completions), 0, "a batch without tags");
+        assert!(queue.reserve(1, 100).is_some());
+    }
+
+    #[test]
+    fn tags_of_a_lost_shard_come_back() {
+        let queue = Arc::new(CompletionQueue::new(1));
+        let mut tags = queue.reserve(0, 0).unwrap();
+        tags.push(Tagged {
+            tag: 7,
+            index: 0,
+            timestamp_delta_ms: 0,
+        });
+        drop(tags);
+        let mut completions = Vec::new();
+        assert_eq!(queue.drain(&mut completions), 1);
+        assert!(matches!(&completions[0].outcome, Outcome::Unknown(f) if f.why == Why::ShardLost));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,7 @@ use ringpost_core::time::Time;
 use ringpost_memory::Piece;
 
 use crate::driver::{Driver, Events, Frame, SocketOptions, Wait, Waker, clock};
+use crate::resolver::{Lookup, Resolver};
 use crate::shard::Command;
 use crate::shared::Shared;
 use crate::undelivered::{OnUndelivered, Undelivered};
@@ -35,6 +36,12 @@ pub(crate) enum Request {
     Undelivered(Undelivered),
     /// Somebody waits for memory, with a deadline.
     Look,
+    /// A name was looked up.
+    Resolved {
+        host: Arc<str>,
+        port: u16,
+        result: Result<Vec<SocketAddr>, String>,
+    },
     /// End.
     Stop,
 }
@@ -94,10 +101,10 @@ impl Inbox {
 }
 
 /// Whether names can be looked up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Names {
-    /// By the system; that may block for seconds.
-    System,
+    /// By the system.
+    System(Resolver),
     /// Not at all: addresses only.
     Refused,
 }
@@ -178,7 +185,11 @@ impl Controller {
                 Request::Refresh => self.directory.refresh(),
                 Request::Identify(shard) => self.directory.identify(shard),
                 Request::Undelivered(batch) => self.report(&batch),
-                Request::Look => {}
+                Request::Look => self.producer.make_room(),
+                Request::Resolved { host, port, result } => {
+                    let result = result.as_deref().map_err(String::as_str);
+                    self.directory.resolved(now, &host, port, result);
+                }
                 Request::Stop => self.stopped = true,
             }
         }
@@ -204,15 +215,15 @@ impl Controller {
     fn perform(&mut self, now: Time, task: Task, driver: &mut impl Driver, socket: &SocketOptions) {
         match task {
             Task::Resolve { host, port } => {
-                let result = self.resolve(&host, port);
-                // Names take their time: what was `now` is past.
-                let now = if self.names == Names::System {
-                    clock::now()
+                if let Ok(ip) = host.parse() {
+                    let address = [SocketAddr::new(ip, port)];
+                    self.directory.resolved(now, &host, port, Ok(&address));
+                } else if let Names::System(resolver) = &self.names {
+                    resolver.ask(Lookup { host, port }, &self.producer);
                 } else {
-                    now
-                };
-                let result = result.as_deref().map_err(String::as_str);
-                self.directory.resolved(now, &host, port, result);
+                    let refused = "embedded mode takes addresses, not names";
+                    self.directory.resolved(now, &host, port, Err(refused));
+                }
             }
             Task::Connect { conn, address } => driver.connect(conn, address, socket),
             Task::Send { conn, frame } => {
@@ -230,16 +241,6 @@ impl Controller {
                 %from, %to,
                 "another cluster answers at the known addresses; records may go where they should not"
             ),
-        }
-    }
-
-    fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-        if self.names == Names::Refused {
-            return Err("embedded mode takes addresses, not names".into());
-        }
-        match (host, port).to_socket_addrs() {
-            Ok(addresses) => Ok(addresses.collect()),
-            Err(error) => Err(error.to_string()),
         }
     }
 }

@@ -36,7 +36,8 @@ pub(crate) struct BatchCompletion {
 }
 
 /// Who waits. Most batches are waited for at one record at a time, so the first waiter has a place
-/// that needs no memory.
+/// that needs no memory. The others are in the records' order, so that finding one among thousands
+/// is no search through all.
 #[derive(Debug, Default)]
 struct Waiting {
     first: Option<(u32, Waker)>,
@@ -45,27 +46,26 @@ struct Waiting {
 
 impl Waiting {
     fn set(&mut self, index: u32, waker: &Waker) {
-        if let Some(place) = self.find(index) {
-            place.clone_from(waker);
-        } else if self.first.is_none() {
-            self.first = Some((index, waker.clone()));
-        } else {
-            self.others.push((index, waker.clone()));
+        let place = self.place(index);
+        match (&mut self.first, place) {
+            (Some((of, place)), _) if *of == index => place.clone_from(waker),
+            (_, Ok(at)) => self.others[at].1.clone_from(waker),
+            (first @ None, Err(_)) => *first = Some((index, waker.clone())),
+            (Some(_), Err(at)) => self.others.insert(at, (index, waker.clone())),
         }
     }
 
-    fn find(&mut self, index: u32) -> Option<&mut Waker> {
-        self.first
-            .as_mut()
-            .into_iter()
-            .chain(&mut self.others)
-            .find(|(of, _)| *of == index)
-            .map(|(_, waker)| waker)
+    fn place(&self, index: u32) -> Result<usize, usize> {
+        self.others.binary_search_by_key(&index, |(of, _)| *of)
     }
 
-    fn clear(&mut self, index: u32) {
-        self.first.take_if(|(of, _)| *of == index);
-        self.others.retain(|(of, _)| *of != index);
+    /// Takes out who waits for a record.
+    fn clear(&mut self, index: u32) -> Option<Waker> {
+        let (_, waker) = match self.first.take_if(|(of, _)| *of == index) {
+            Some(first) => first,
+            None => self.others.remove(self.place(index).ok()?),
+        };
+        Some(waker)
     }
 }
 
@@ -97,27 +97,40 @@ impl BatchCompletion {
 /// The duty to complete a batch. Dropped undone, because its shard ended by a bug, it says so to
 /// those who wait instead of leaving them waiting.
 #[derive(Debug)]
-pub(crate) struct Promise(Arc<BatchCompletion>);
+pub(crate) struct Promise {
+    batch: Arc<BatchCompletion>,
+    /// Shares given out.
+    shares: usize,
+}
 
 impl Promise {
     pub(crate) fn new(partition: i32) -> Self {
-        Self(BatchCompletion::new(partition))
+        Self {
+            batch: BatchCompletion::new(partition),
+            shares: 0,
+        }
     }
 
     /// A share for one who waits.
     #[inline]
-    pub(crate) fn share(&self) -> Arc<BatchCompletion> {
-        Arc::clone(&self.0)
+    pub(crate) fn share(&mut self) -> Arc<BatchCompletion> {
+        self.shares += 1;
+        Arc::clone(&self.batch)
+    }
+
+    /// Whether shares were dropped: records nobody waits for any more.
+    pub(crate) fn has_dropped_shares(&self) -> bool {
+        Arc::strong_count(&self.batch) - 1 < self.shares
     }
 
     pub(crate) fn keep(self, verdict: Verdict) {
-        self.0.complete(verdict);
+        self.batch.complete(verdict);
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        if self.0.verdict.get().is_none() {
+        if self.batch.verdict.get().is_none() {
             let why = Why::ShardLost;
             let failure = Failure {
                 why,
@@ -125,7 +138,7 @@ impl Drop for Promise {
                 first: None,
                 last: None,
             };
-            self.0.complete(Verdict::Unknown(failure));
+            self.batch.complete(Verdict::Unknown(failure));
         }
     }
 }
@@ -174,7 +187,9 @@ impl Future for Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if self.batch.verdict.get().is_none() {
-            self.batch.waiting().clear(self.index);
+            // The waker is somebody else's code: not under the lock.
+            let waker = self.batch.waiting().clear(self.index);
+            drop(waker);
         }
     }
 }
@@ -274,7 +289,7 @@ mod tests {
                 .is_pending()
         );
         drop(dropped);
-        assert!(batch.waiting().find(9).is_none());
+        assert!(batch.waiting().clear(9).is_none());
         batch.complete(acked());
         for waiter in waiters {
             assert!(matches!(waiter.join(), Ok(Outcome::Acked(_))));

@@ -112,10 +112,16 @@ impl Embedded {
         timeout: Duration,
     ) -> Result<Topic, TopicError> {
         self.run_until(producer.topic(name), timeout)
-            .unwrap_or(Err(TopicError::NoBroker {
-                topic: name.into(),
-                attempts: Vec::new(),
-            }))
+            .unwrap_or_else(|| {
+                if self.ended {
+                    return Err(TopicError::Closed);
+                }
+                let reason = format!("no answer within the {timeout:?} that were given");
+                Err(TopicError::NoBroker {
+                    topic: name.into(),
+                    attempts: vec![("all brokers".into(), reason.into())],
+                })
+            })
     }
 
     /// Turns until a future of this producer is ready (a flush, a delivery), at most for `timeout`.

@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use ringpost_core::batch::{CutBatch, Fields, Fit, OpenBatch, Part};
 use ringpost_core::dispatch::{Backlog, Take};
 use ringpost_core::id::LaneId;
+use ringpost_core::outcome::Verdict;
 use ringpost_core::time::Time;
 use ringpost_memory::{Piece, Pool, SegmentMut};
 
-use crate::completions::{CompletionQueue, Tagged};
+use crate::completions::{CompletionQueue, Tagged, Tags};
 use crate::delivery::{BatchCompletion, Promise};
 use crate::driver::clock;
 use crate::record::{Record, Value};
@@ -44,7 +45,8 @@ pub(crate) struct Lane {
     pub(crate) shard: Arc<ShardShared>,
     settings: Arc<LaneSettings>,
     inner: Mutex<Inner>,
-    /// The connection its records go to, plus one; 0 while it has no leader. Written by the shard.
+    /// The connection its records go to, plus one; 0 while it has no leader; [`Self::UNTOLD`] before
+    /// that is known. Written by the shard.
     connection: AtomicU32,
     /// Batches that have their verdict. Written by the shard.
     settled: AtomicU64,
@@ -83,9 +85,27 @@ struct Cut {
 #[derive(Debug, Default)]
 pub(crate) struct Ticket {
     pub(crate) completion: Option<Promise>,
-    pub(crate) tagged: Option<Vec<Tagged>>,
+    pub(crate) tagged: Option<Tags>,
     /// Records nobody waits for.
     pub(crate) posted: u32,
+}
+
+impl Ticket {
+    /// Whether there are records nobody waits for: posted, or their delivery was dropped.
+    pub(crate) fn is_unwatched(&self) -> bool {
+        let dropped = |completion: &Promise| completion.has_dropped_shares();
+        self.posted > 0 || self.completion.as_ref().is_some_and(dropped)
+    }
+
+    /// Tells all who wait.
+    pub(crate) fn settle(self, verdict: Verdict) {
+        if let Some(tagged) = self.tagged {
+            tagged.keep(verdict.clone());
+        }
+        if let Some(completion) = self.completion {
+            completion.keep(verdict);
+        }
+    }
 }
 
 /// Who will want to know what becomes of a record.
@@ -121,6 +141,18 @@ pub(crate) struct Appended {
     pub(crate) bytes: usize,
     /// A batch was cut by it.
     pub(crate) cut: bool,
+}
+
+/// How far a run of records came.
+#[derive(Debug, Default)]
+pub(crate) struct Extension {
+    pub(crate) taken: usize,
+    /// What those take on the wire.
+    pub(crate) bytes: usize,
+    /// A batch was cut by them.
+    pub(crate) cut: bool,
+    /// Why the next was not taken.
+    pub(crate) refused: Option<Refused>,
 }
 
 /// Why a record was not taken.
@@ -166,7 +198,7 @@ impl Lane {
             shard,
             settings,
             inner: Mutex::default(),
-            connection: AtomicU32::new(0),
+            connection: AtomicU32::new(Self::UNTOLD),
             settled: AtomicU64::new(0),
         }
     }
@@ -205,11 +237,10 @@ impl Lane {
             }
             _ => Source::Copied,
         };
-        let result = self.append_locked(&mut inner, record, value, watch, grant);
+        let (result, news) = self.append_locked(&mut inner, record, value, watch, grant);
         drop(inner);
-        let (appended, news) = result?;
         self.tell(news);
-        Ok(appended)
+        result
     }
 
     /// Appends a record whose value lies in memory of the pool already; `record` has the same value.
@@ -221,44 +252,36 @@ impl Lane {
     ) -> Result<Appended, Refused> {
         let mut inner = self.lock();
         let value = Source::Filled(value);
-        let result = self.append_locked(&mut inner, record, value, watch, &mut None);
+        let (result, news) = self.append_locked(&mut inner, record, value, watch, &mut None);
         drop(inner);
-        let (appended, news) = result?;
         self.tell(news);
-        Ok(appended)
+        result
     }
 
-    /// Appends records of one partition as long as they fit, under one lock. Returns how many, and
-    /// why the next was refused.
-    pub(crate) fn extend<'r>(
-        &self,
-        records: &mut std::iter::Peekable<impl Iterator<Item = (i32, Record<'r>)>>,
-    ) -> (usize, Option<Refused>) {
+    /// Appends records of this partition as long as they fit, under one lock.
+    pub(crate) fn extend<'r>(&self, records: impl Iterator<Item = &'r Record<'r>>) -> Extension {
+        let mut extension = Extension::default();
+        let mut news = News::None;
         let mut inner = self.lock();
-        let (mut taken, mut news, mut refused) = (0, News::None, None);
-        while let Some((partition, record)) = records.peek() {
-            if *partition != self.partition {
-                break;
-            }
-            match self.append_locked(&mut inner, record, Source::Copied, Watch::Nobody, &mut None) {
-                Ok((_, more)) => {
-                    taken += 1;
-                    news = if news == News::Full {
-                        news
-                    } else {
-                        more.max_with(news)
-                    };
-                    records.next();
+        for record in records {
+            let (result, more) =
+                self.append_locked(&mut inner, record, Source::Copied, Watch::Nobody, &mut None);
+            news = news.or(more);
+            match result {
+                Ok(appended) => {
+                    extension.taken += 1;
+                    extension.bytes += appended.bytes;
+                    extension.cut |= appended.cut;
                 }
                 Err(why) => {
-                    refused = Some(why);
+                    extension.refused = Some(why);
                     break;
                 }
             }
         }
         drop(inner);
         self.tell(news);
-        (taken, refused)
+        extension
     }
 
     #[inline]
@@ -269,9 +292,9 @@ impl Lane {
         source: Source<'_>,
         watch: Watch,
         grant: &mut Option<SegmentMut>,
-    ) -> Result<(Appended, News), Refused> {
+    ) -> (Result<Appended, Refused>, News) {
         if inner.closed {
-            return Err(Refused::Closed);
+            return (Err(Refused::Closed), News::None);
         }
         let was_empty = inner.bytes == 0;
         let mut cut = false;
@@ -308,7 +331,9 @@ impl Lane {
             let ready = self.make_room(open, source, size.total, fit, grant);
             let ready = ready.and_then(|spare| {
                 if matches!(watch, Watch::Tag(_)) && open.ticket.tagged.is_none() {
-                    let room = self.settings.completions.reserve();
+                    let base_timestamp_ms = open.batch.base_timestamp_ms();
+                    let queue = &self.settings.completions;
+                    let room = queue.reserve(self.partition, base_timestamp_ms);
                     open.ticket.tagged = Some(room.ok_or(Refused::Queue)?);
                 }
                 Ok(spare)
@@ -319,11 +344,9 @@ impl Lane {
                     if open.batch.records() == 0 {
                         inner.drop_open();
                     }
-                    if cut {
-                        // The lane had a batch cut for a record that did not come in.
-                        self.tell(News::Full);
-                    }
-                    return Err(refused);
+                    // The lane may have had a batch cut for a record that did not come in.
+                    let news = if cut { News::Full } else { News::None };
+                    return (Err(refused), news);
                 }
             };
             let index = match shared {
@@ -361,16 +384,14 @@ impl Lane {
                 (false, true) => News::First,
                 (false, false) => News::None,
             };
-            return Ok((
-                Appended {
-                    index,
-                    timestamp_ms,
-                    completion,
-                    bytes: size.total,
-                    cut,
-                },
-                news,
-            ));
+            let appended = Appended {
+                index,
+                timestamp_ms,
+                completion,
+                bytes: size.total,
+                cut,
+            };
+            return (Ok(appended), news);
         }
     }
 
@@ -388,6 +409,7 @@ impl Lane {
         match source {
             Source::Copied => {}
             Source::Shared(value) => {
+                self.check_size(bytes)?;
                 // Whoever waits for memory instead gets a buffer for all of it, and a copy.
                 let charge = self.settings.pool.try_charge(value.len());
                 let charge = charge.ok_or(Refused::Memory { bytes })?;
@@ -395,6 +417,7 @@ impl Lane {
                 return Ok(Some((Piece::shared(value.clone(), charge), spare)));
             }
             Source::Filled(piece) => {
+                self.check_size(bytes)?;
                 let spare = self.room_around(open, piece.len(), bytes)?;
                 return Ok(Some((piece.clone(), spare)));
             }
@@ -424,7 +447,6 @@ impl Lane {
         value_len: usize,
         bytes: usize,
     ) -> Result<SegmentMut, Refused> {
-        self.check_size(bytes)?;
         let pool = &self.settings.pool;
         let around = bytes - value_len;
         let full = || Refused::Memory { bytes };
@@ -464,10 +486,22 @@ impl Lane {
         }
     }
 
-    /// Which connection the lane's records go to; `None` while it has no leader.
+    const UNTOLD: u32 = u32::MAX;
+
+    /// Which connection the lane's records go to, if it has a leader and that is known.
     #[inline]
     pub(crate) fn connection(&self) -> Option<usize> {
-        (self.connection.load(Ordering::Relaxed) as usize).checked_sub(1)
+        match self.connection.load(Ordering::Relaxed) {
+            0 | Self::UNTOLD => None,
+            coded => Some(coded as usize - 1),
+        }
+    }
+
+    /// Whether it is known to have no leader. A topic is handed out before its shard has said; the
+    /// first records must not flee from one partition to the next for that.
+    #[inline]
+    pub(crate) fn is_leaderless(&self) -> bool {
+        self.connection.load(Ordering::Relaxed) == 0
     }
 
     /// The shard found out where the lane's records go.
@@ -483,8 +517,18 @@ impl Lane {
     }
 
     /// The oldest batch, for the shard. `spare` gives a vector for a next batch, or takes none.
-    pub(crate) fn take(&self, spare: &mut Vec<Vec<Part<SegmentMut>>>) -> Take<SegmentMut, Ticket> {
-        let Some(mut inner) = self.try_lock() else {
+    /// `patient`: wait for the lock.
+    pub(crate) fn take(
+        &self,
+        spare: &mut Vec<Vec<Part<SegmentMut>>>,
+        patient: bool,
+    ) -> Take<SegmentMut, Ticket> {
+        let inner = if patient {
+            Some(self.lock())
+        } else {
+            self.try_lock()
+        };
+        let Some(mut inner) = inner else {
             return Take::Busy;
         };
         if inner.cut.is_empty() {
@@ -540,15 +584,15 @@ impl Lane {
     }
 
     /// The lane's shard is gone: what waits here was not written, nothing more will be.
-    pub(crate) fn bury(&self) {
+    pub(crate) fn bury(&self) -> Vec<(CutBatch<SegmentMut>, Ticket)> {
         let mut inner = self.lock();
         inner.closed = true;
         inner.cut_open();
         inner.bytes = 0;
         let cut = std::mem::take(&mut inner.cut);
         drop(inner);
-        drop(cut);
         self.settled.store(u64::MAX, Ordering::Release);
+        cut.into_iter().map(|cut| (cut.batch, cut.ticket)).collect()
     }
 
     /// One more batch has its verdict.
@@ -560,8 +604,12 @@ impl Lane {
 }
 
 impl News {
-    fn max_with(self, other: Self) -> Self {
-        if self == Self::None { other } else { self }
+    /// What has to be told of two appends.
+    fn or(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Full, _) | (_, Self::None) => self,
+            _ => later,
+        }
     }
 }
 
@@ -586,7 +634,11 @@ impl Inner {
 
     /// Takes back an open batch that got no record.
     fn drop_open(&mut self) {
-        self.open = None;
+        if let Some(open) = self.open.take() {
+            let mut parts = open.batch.cut().parts;
+            parts.clear();
+            self.spare.push(parts);
+        }
     }
 
     fn backlog(&self) -> Backlog {

@@ -47,6 +47,7 @@ mod placement;
 mod producer;
 mod ready;
 mod record;
+mod resolver;
 mod shard;
 mod shared;
 mod squeeze;

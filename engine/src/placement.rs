@@ -34,20 +34,24 @@ pub(crate) fn shard_count(shards: Shards) -> usize {
     }
 }
 
-/// A CPU that is a shard's until this is dropped.
+/// Where a shard runs, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Option<usize>);
+pub(crate) struct Place {
+    cpu: Option<usize>,
+    /// It is counted as taken. CPUs the application named are its own affair.
+    counted: bool,
+}
 
 impl Place {
     /// A place for the shard with this number, as the setting has it.
     pub(crate) fn take(pin: &Pin, shard: usize) -> Self {
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        match pin {
-            Pin::Off => Self(None),
-            Pin::To(cpus) => Self(cpus.get(shard % cpus.len().max(1)).copied()),
+        let (cpu, counted) = match pin {
+            Pin::Off => (None, false),
+            Pin::To(cpus) => (cpus.get(shard % cpus.len().max(1)).copied(), false),
             // From the last CPU down: the first ones are where interrupts and others crowd. With
             // one CPU, or when all are taken, pinning would only get in the way.
-            Pin::Auto if cpus() == 1 => Self(None),
+            Pin::Auto if cpus() == 1 => (None, false),
             Pin::Auto => {
                 let free = allowed()
                     .iter()
@@ -55,14 +59,15 @@ impl Place {
                     .find(|cpu| !taken.contains(cpu))
                     .copied();
                 taken.extend(free);
-                Self(free)
+                (free, true)
             }
-        }
+        };
+        Self { cpu, counted }
     }
 
     /// Pins the calling thread. The CPU, and why it was refused if it was.
     pub(crate) fn pin(&self) -> (Option<usize>, Option<String>) {
-        match self.0 {
+        match self.cpu {
             None => (None, None),
             Some(cpu) if core_affinity::set_for_current(CoreId { id: cpu }) => (Some(cpu), None),
             Some(cpu) => (
@@ -75,7 +80,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(cpu) = self.0 {
+        if let Some(cpu) = self.cpu.filter(|_| self.counted) {
             TAKEN
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -93,9 +98,14 @@ mod tests {
         let first = Place::take(&Pin::Auto, 0);
         let second = Place::take(&Pin::Auto, 1);
         if cpus() > 2 {
-            assert_ne!(first.0, second.0);
+            assert_ne!(first.cpu, second.cpu);
         }
-        assert_eq!(Place::take(&Pin::Off, 0).0, None);
-        assert_eq!(Place::take(&Pin::To(vec![0]), 5).0, Some(0));
+        assert_eq!(Place::take(&Pin::Off, 0).cpu, None);
+        let to_first = Pin::To(first.cpu.into_iter().collect());
+        drop(Place::take(&to_first, 5));
+        if let Some(cpu) = first.cpu {
+            let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+            assert!(taken.contains(&cpu), "it is not given back by another");
+        }
     }
 }

@@ -5,14 +5,14 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use ringpost_memory::Pool;
 
 use crate::completions::CompletionQueue;
 use crate::config::{Builder, ConfigError, ConfigErrors, WaitPolicy};
-use crate::controller::{Controller, Inbox, Names, Request};
+use crate::controller::{Controller, Inbox, Names};
 use crate::delivery::block_on;
 use crate::driver::{
     ChosenDriver, Driver, DriverKind, EpollDriver, RingDriver, SocketOptions, Waker, clock,
@@ -20,11 +20,12 @@ use crate::driver::{
 use crate::error::{FlushTimeout, StartError, TopicError, WarmUpError};
 use crate::flush::Flush;
 use crate::placement::{self, Place};
+use crate::resolver::Resolver;
 use crate::shard::{Command, Shard, ShardSettings, ShardShared};
 use crate::shared::{Routing, Shared, SharedParts};
 use crate::stats::{Settled, Stats};
 use crate::topic::Topic;
-use crate::warm_up::{Warm, WarmUp};
+use crate::warm_up::{Duty, Warm, WarmUp};
 
 /// A producer. `Send + Sync + Clone`; clones are the same producer.
 ///
@@ -52,7 +53,9 @@ pub struct Producer {
 struct Handle {
     shared: Arc<Shared>,
     driver: ChosenDriver,
+    /// The controller in front: it is joined last.
     threads: Mutex<Vec<JoinHandle<()>>>,
+    controller: Option<ThreadId>,
     /// The process that made it: a forked child must leave the parent's descriptors alone.
     process: u32,
 }
@@ -119,7 +122,7 @@ impl Producer {
             .map(|_| WarmUp::new(deadline))
             .collect();
         for (shard, wait) in shared.shards.iter().zip(&waits) {
-            shard.command(Command::WarmUp(Arc::clone(wait)));
+            shard.command(Command::WarmUp(Duty(Arc::clone(wait))));
         }
         let mut all_warm = true;
         for wait in waits {
@@ -127,6 +130,8 @@ impl Producer {
         }
         if all_warm {
             Ok(())
+        } else if shared.is_closed() {
+            Err(TopicError::Closed.into())
         } else {
             Err(WarmUpError::TimedOut {
                 waited: shared.connect_timeout,
@@ -164,7 +169,10 @@ impl Producer {
 
     /// Takes no more records, waits until all is settled, at most for `timeout`, ends what is not
     /// as `NotWritten` or `Unknown`, and ends all threads. Any thread may call it, any number of
-    /// times.
+    /// times; of several calls at a time the shortest `timeout` counts.
+    ///
+    /// It also waits for an `on_undelivered` that is running. Called by that, it cannot wait for its
+    /// own thread, which then ends after it.
     pub fn close(&self, timeout: Duration) -> CloseReport {
         self.handle.shared.close();
         let in_time = self.handle.flush(timeout).is_ok();
@@ -186,6 +194,7 @@ impl Producer {
             shared,
             driver,
             threads: Mutex::default(),
+            controller: None,
             process,
         };
         Self {
@@ -246,19 +255,23 @@ impl Handle {
     }
 
     fn join(&self) {
-        let threads: Vec<_> =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        let me = thread::current().id();
-        // Shards first: they report to the controller.
-        for shard in threads.into_iter().rev() {
-            if shard.thread().name() == Some(CONTROLLER) {
-                self.shared.inbox.put(Request::Stop);
+        // Held while waiting, so that every call returns when the threads are gone. A callback on
+        // the controller's thread must not wait for somebody who waits for that thread.
+        let on_controller = self.controller == Some(thread::current().id());
+        let threads = if on_controller {
+            self.threads.try_lock().ok()
+        } else {
+            Some(self.threads.lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        let Some(mut threads) = threads else { return };
+        // Shards first: they report to the controller. The last of them stops it.
+        while let Some(thread) = threads.pop() {
+            if on_controller && Some(thread.thread().id()) == self.controller {
+                threads.push(thread);
+                return;
             }
-            // From a callback on the controller's own thread there is nobody to wait for.
-            if shard.thread().id() != me {
-                // Its panic was logged and accounted for where it happened.
-                let _ = shard.join();
-            }
+            // Its panic was logged and accounted for where it happened.
+            let _ = thread.join();
         }
     }
 }
@@ -270,19 +283,9 @@ impl Drop for Handle {
         }
         self.shared.close();
         self.stop_shards();
-        let threads = std::mem::take(
-            self.threads
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        if !threads.is_empty() {
-            // The last shard to end stops the controller: see `run_shard`.
-            drop(threads);
-        }
+        // Nobody waits for the threads; the last shard to end stops the controller.
     }
 }
-
-const CONTROLLER: &str = "ringpost-ctl";
 
 impl Builder {
     /// Starts the producer: its shards and its controller. Connects to nothing yet.
@@ -305,7 +308,7 @@ impl Builder {
         }
         let driver = self.choose_driver()?;
         let (start_controller, waker, controller) =
-            begin(CONTROLLER.into(), "the controller", controller_thread)?;
+            begin("ringpost-ctl".into(), "the controller", controller_thread)?;
         let inbox = Inbox::new(waker);
         let mut starts = Vec::new();
         let mut wakers = Vec::new();
@@ -341,13 +344,14 @@ impl Builder {
             seed(usize::MAX),
             Arc::clone(&shared),
             self.on_undelivered,
-            Names::System,
+            Names::System(Resolver::default()),
         );
         let _ = start_controller.send((controller, socket));
         let process = std::process::id();
         let handle = Handle {
             shared,
             driver,
+            controller: threads.first().map(|controller| controller.thread().id()),
             threads: Mutex::new(threads),
             process,
         };

@@ -7,7 +7,7 @@
 use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,7 +35,7 @@ use crate::squeeze::Squeezer;
 use crate::stats::ShardCounters;
 use crate::undelivered::Undelivered;
 use crate::wake::{NEVER_NS, SleepGate};
-use crate::warm_up::WarmUp;
+use crate::warm_up::Duty;
 
 /// What everybody may touch of a shard.
 #[derive(Debug)]
@@ -46,9 +46,16 @@ pub(crate) struct ShardShared {
     waker: Waker,
     /// Until when each connection gathers, by its number; further ones have no hint.
     gathers_until: [AtomicU64; GATHER_HINTS],
-    commands: Mutex<Vec<Command>>,
+    commands: Mutex<Commands>,
     commanded: AtomicBool,
     pub(crate) counters: ShardCounters,
+}
+
+#[derive(Debug, Default)]
+struct Commands {
+    waiting: Vec<Command>,
+    /// Nobody takes any more.
+    ended: bool,
 }
 
 const GATHER_HINTS: usize = 64;
@@ -66,7 +73,7 @@ pub(crate) enum Command {
     /// The producer id that was asked for, or why there is none.
     Identity(Result<ProducerIdentity, ErrorCode>),
     /// Connect to all leaders, and say when that is done.
-    WarmUp(Arc<WarmUp>),
+    WarmUp(Duty),
     /// Settle everything at once and end.
     Stop,
 }
@@ -109,12 +116,30 @@ impl ShardShared {
     }
 
     pub(crate) fn command(&self, command: Command) {
-        self.commands
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(command);
+        let mut commands = self.commands();
+        if commands.ended {
+            // Dropped with the lock open: a warm-up's waker is somebody else's code.
+            drop(commands);
+            drop(command);
+            return;
+        }
+        commands.waiting.push(command);
+        drop(commands);
         self.commanded.store(true, Ordering::Release);
         self.ring(0);
+    }
+
+    fn commands(&self) -> MutexGuard<'_, Commands> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shard takes no more commands. Those that wait are dropped, and say so to who waits.
+    pub(crate) fn end_commands(&self) {
+        let mut commands = self.commands();
+        commands.ended = true;
+        let waiting = mem::take(&mut commands.waiting);
+        drop(commands);
+        drop(waiting);
     }
 
     fn has_work(&self) -> bool {
@@ -129,6 +154,8 @@ struct LaneSupply {
     slabs: Pool,
     squeezer: Squeezer,
     spare: Vec<Vec<Part<SegmentMut>>>,
+    /// Wait for a lane's lock: for the end, when there is no later turn to try again.
+    patient: bool,
 }
 
 impl LaneSupply {
@@ -155,7 +182,7 @@ impl Supply for LaneSupply {
         let Some(lane) = self.lanes.get(lane.index()).and_then(Option::as_ref) else {
             return Take::Empty;
         };
-        lane.take(&mut self.spare)
+        lane.take(&mut self.spare, self.patient)
     }
 
     fn slab(&mut self, at_least: usize) -> Option<SegmentMut> {
@@ -192,7 +219,7 @@ pub(crate) struct Shard<D: Driver> {
     producer: Arc<Shared>,
     socket: SocketOptions,
     wait: WaitPolicy,
-    warm_ups: Vec<Arc<WarmUp>>,
+    warm_ups: Vec<Duty>,
     last_busy: Time,
     stopped: bool,
 }
@@ -226,6 +253,7 @@ impl<D: Driver> Shard<D> {
                 )?,
                 squeezer: Squeezer::new(settings.compression),
                 spare: Vec::new(),
+                patient: false,
             },
             shared,
             producer,
@@ -255,11 +283,12 @@ impl<D: Driver> Shard<D> {
         self.take_ready(now);
         self.dispatcher.step(now, &mut self.supply);
         self.act();
-        self.settle(now);
-        self.publish(now);
+        // Before anybody is told of what they count.
         self.shared
             .counters
             .turned(self.dispatcher.counters(), self.driver.counters());
+        self.settle(now);
+        self.publish(now);
         if self.stopped && !self.dispatcher.has_settled() {
             return Ok(Turn::Ended);
         }
@@ -282,13 +311,7 @@ impl<D: Driver> Shard<D> {
         if !self.shared.commanded.swap(false, Ordering::AcqRel) {
             return;
         }
-        let commands = mem::take(
-            &mut *self
-                .shared
-                .commands
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let commands = mem::take(&mut self.shared.commands().waiting);
         for command in commands {
             match command {
                 Command::Lanes(lanes) => {
@@ -311,6 +334,7 @@ impl<D: Driver> Shard<D> {
                     self.warm_ups.push(warm_up);
                 }
                 Command::Stop => {
+                    self.supply.patient = true;
                     self.dispatcher.abandon(now, &mut self.supply);
                     self.stopped = true;
                 }
@@ -399,19 +423,10 @@ impl<D: Driver> Shard<D> {
         let Some(lane) = self.supply.lane(settled.lane) else {
             return;
         };
-        if let Some(tagged) = ticket.tagged {
-            let queue = &self.producer.completions;
-            queue.push(
-                lane.partition,
-                verdict.clone(),
-                settled.base_timestamp_ms,
-                tagged,
-            );
-        }
         let failed = matches!(verdict, Verdict::NotWritten(_) | Verdict::Unknown(_));
         if failed
-            && ticket.posted > 0
             && self.producer.reports_undelivered
+            && ticket.is_unwatched()
             && let Some(batch) = settled.undelivered
         {
             self.ask(Request::Undelivered(Undelivered {
@@ -421,9 +436,7 @@ impl<D: Driver> Shard<D> {
                 batch,
             }));
         }
-        if let Some(completion) = ticket.completion {
-            completion.keep(verdict);
-        }
+        ticket.settle(verdict);
         lane.count_settled();
     }
 

@@ -10,19 +10,24 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ringpost_codec::kafka::ErrorCode;
+use ringpost_core::batch::CutBatch;
 use ringpost_core::directory::TopicError;
 use ringpost_core::id::LaneId;
 use ringpost_core::metadata::Cluster;
+use ringpost_core::outcome::{Failure, Verdict, Why};
 use ringpost_core::partition::Partitioner;
-use ringpost_memory::Pool;
+use ringpost_core::seal::{Plain, seal};
+use ringpost_memory::{Pool, SegmentMut};
 
 use crate::completions::CompletionQueue;
 use crate::config::PartitionFn;
 use crate::controller::{Inbox, Request};
 use crate::flush::{Flush, Flushes};
-use crate::lane::{Lane, LaneSettings};
+use crate::lane::{Lane, LaneSettings, Ticket};
 use crate::ready::LANES_MAX;
 use crate::shard::{Command, ShardShared};
+use crate::undelivered::Undelivered;
 
 /// See the module's doc.
 pub(crate) struct Shared {
@@ -208,6 +213,12 @@ impl Shared {
         if self.is_closed() {
             drop(topics);
             wait.finish(Err(TopicError::Closed));
+        } else if !is_topic_name(name) {
+            drop(topics);
+            wait.finish(Err(TopicError::Refused {
+                topic: name.into(),
+                code: ErrorCode::INVALID_TOPIC_EXCEPTION,
+            }));
         } else if let Some(state) = topics.known.get(name).map(Arc::clone) {
             drop(topics);
             wait.finish(Ok(state));
@@ -239,10 +250,9 @@ impl Shared {
         let mut finished = Vec::new();
         let mut new_lanes: Vec<Vec<Arc<Lane>>> = self.shards.iter().map(|_| Vec::new()).collect();
         let mut topics = self.topics();
-        if self.is_closed() {
-            return;
-        }
-        for (name, topic) in &cluster.topics {
+        let closed = self.is_closed();
+        // A closed producer takes nothing new, but what it still has may have to go elsewhere.
+        for (name, topic) in cluster.topics.iter().filter(|_| !closed) {
             let Topics {
                 known,
                 waiting,
@@ -320,6 +330,15 @@ impl Shared {
             .collect()
     }
 
+    /// Somebody waits for memory: what lingers in the lanes is sent now.
+    pub(crate) fn make_room(&self) {
+        if self.pool.waiting() > 0 {
+            for lane in self.lanes() {
+                lane.hurry();
+            }
+        }
+    }
+
     pub(crate) fn flush(&self) -> Flush {
         Flush::new(Arc::clone(&self.flushes), self.lanes().into_iter())
     }
@@ -327,7 +346,7 @@ impl Shared {
     /// Takes no more records and topics. `false`: it was closed already.
     pub(crate) fn close(&self) -> bool {
         let mut topics = self.topics();
-        let first = !self.closed.swap(true, Ordering::AcqRel);
+        let first = !self.closed.swap(true, Ordering::SeqCst);
         let waiting = std::mem::take(&mut topics.waiting);
         drop(topics);
         for wait in waiting.into_values().flatten() {
@@ -337,26 +356,65 @@ impl Shared {
             lane.close();
         }
         self.pool.close();
+        if self.running.load(Ordering::SeqCst) == 0 {
+            // There is no shard left to say it: see `shard_ended`.
+            self.inbox.put(Request::Stop);
+        }
         first
     }
 
     /// A shard is gone, by a panic or because the kernel failed it: what it had is `Unknown` or
     /// `NotWritten`, nothing waits for it any more, and its lanes take nothing.
     pub(crate) fn shard_is_gone(&self, shard: usize) {
+        if let Some(shard) = self.shards.get(shard) {
+            shard.end_commands();
+        }
         for lane in self.lanes().iter().filter(|lane| lane.shard.index == shard) {
-            lane.bury();
+            for (cut, ticket) in lane.bury() {
+                self.bury(lane, cut, ticket);
+            }
         }
         self.flushes.notify();
+    }
+
+    /// Ends a batch that never left its lane.
+    fn bury(&self, lane: &Lane, cut: CutBatch<SegmentMut>, ticket: Ticket) {
+        let verdict = Verdict::NotWritten(Failure {
+            why: Why::ShardLost,
+            attempts: 0,
+            first: None,
+            last: None,
+        });
+        lane.shard.counters.not_written(cut.records);
+        if self.reports_undelivered && ticket.is_unwatched() {
+            let (batch, _) = seal(cut, &mut Plain, Vec::new());
+            self.inbox.put(Request::Undelivered(Undelivered {
+                topic: Arc::clone(&lane.topic),
+                partition: lane.partition,
+                verdict: verdict.clone(),
+                batch,
+            }));
+        }
+        ticket.settle(verdict);
     }
 }
 
 impl Shared {
     /// A shard's thread ends. The last one of a closed producer ends the controller too.
     pub(crate) fn shard_ended(&self) {
-        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_closed() {
+        let last = self.running.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.closed.load(Ordering::SeqCst) {
             self.inbox.put(Request::Stop);
         }
     }
+}
+
+/// Whether a topic can have this name: Kafka's `Topic.validate`. Asked here, because brokers are
+/// asked for all wanted topics at a time, and a name that does not even fit a request must not
+/// cost the others theirs.
+fn is_topic_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(legal)
 }
 
 /// The shard of a partition, for life (FNV-1a over topic and partition).

@@ -234,6 +234,11 @@ impl ShardCounters {
             .record(moments, now, records);
     }
 
+    /// Records that their shard never saw. Called when it is gone.
+    pub(crate) fn not_written(&self, records: u32) {
+        add(&self.not_written, u64::from(records));
+    }
+
     pub(crate) fn turned(&self, counters: Counters, driver: DriverCounters) {
         add(&self.turns, 1);
         *self.core.lock().unwrap_or_else(PoisonError::into_inner) = (counters, driver);

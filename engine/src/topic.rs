@@ -45,6 +45,19 @@ pub struct Extended<'a> {
     pub taken: usize,
     /// The first that was not, and why.
     pub refused: Option<TrySendError<'a>>,
+    /// What was taken off the iterator behind that one: at most 32 records, in order. Empty when
+    /// none was refused.
+    pub rest: Vec<Record<'a>>,
+}
+
+impl<'a> Extended<'a> {
+    fn new(taken: usize, refused: Option<TrySendError<'a>>) -> Self {
+        Self {
+            taken,
+            refused,
+            rest: Vec::new(),
+        }
+    }
 }
 
 impl Topic {
@@ -119,16 +132,23 @@ impl Topic {
     /// When no memory came free in time, or the record can never be sent.
     pub async fn send(&self, record: Record<'_>) -> Result<Delivery, SendError> {
         let mut grant = None;
-        let deadline = clock::now() + self.shared.max_block;
+        let mut deadline = None;
         loop {
             let bytes = match self.offer(&record, Watch::Future, &mut grant) {
-                Ok(appended) => return Ok(delivery(appended)),
+                Ok(appended) => {
+                    if deadline.is_some() && self.shared.pool.waiting() > 0 {
+                        // Others wait still: what was just appended must not linger.
+                        self.shared.inbox.put(Request::Look);
+                    }
+                    return Ok(delivery(appended));
+                }
                 Err(NotTaken::Lane(Refused::Memory { bytes })) => bytes,
                 Err(other) => return Err(other.for_good()),
             };
             drop(grant.take());
+            let deadline = deadline.get_or_insert_with(|| clock::now() + self.shared.max_block);
             let take = self.shared.pool.take(bytes, deadline.0);
-            // Whoever ends the wait at its deadline has to know of it.
+            // Whoever ends the wait at its deadline has to know of it, and what lingers is sent.
             self.shared.inbox.put(Request::Look);
             grant = Some(take.await.map_err(|error| self.not_granted(error, bytes))?);
         }
@@ -199,47 +219,83 @@ impl Topic {
             }
         });
         match offered {
-            Ok(appended) => Ok(delivery(appended)),
+            Ok(appended) => {
+                if is_sticky(&self.state, &record) {
+                    self.went(appended.bytes, appended.cut);
+                }
+                Ok(delivery(appended))
+            }
             Err(refused) => Err(refused.with(record)),
         }
     }
 
     /// Takes records that nobody waits for, as many as fit, taking each partition's lock once per
-    /// run of records that go there. Never blocks.
+    /// run of up to 32 records that go there. Never blocks.
     pub fn extend<'a>(&self, records: impl IntoIterator<Item = Record<'a>>) -> Extended<'a> {
+        const RUN: usize = 32;
         let lanes = self.state.lanes.load();
-        let mut unroutable = None;
-        let mut taken = 0;
-        let mut routed = records
-            .into_iter()
-            .map_while(|record| match self.route(&lanes, &record) {
-                Ok(lane) => Some((lane.partition, record)),
-                Err(error) => {
-                    unroutable = Some(error.with(record));
-                    None
-                }
+        let mut records = records.into_iter();
+        // The iterator is the caller's code, and so may be the partitioner: a run is gathered
+        // before the lock is taken.
+        let mut next = || {
+            let record = records.next()?;
+            Some(match self.route(&lanes, &record) {
+                Ok(lane) => Ok((lane, record)),
+                Err(error) => Err(error.with(record)),
             })
-            .peekable();
-        let refused = loop {
-            let Some((partition, _)) = routed.peek() else {
-                break None;
-            };
-            let Some(lane) = usize::try_from(*partition).ok().and_then(|p| lanes.get(p)) else {
-                break None;
-            };
-            let (count, refused) = lane.extend(&mut routed);
-            taken += count;
-            if let Some(refused) = refused {
-                break routed
-                    .next()
-                    .map(|(_, record)| NotTaken::Lane(refused).with(record));
-            }
         };
-        drop(routed);
-        Extended {
-            taken,
-            refused: refused.or(unroutable),
+        let mut taken = 0;
+        let mut ahead = next();
+        loop {
+            let (lane, first) = match ahead {
+                None => return Extended::new(taken, None),
+                Some(Err(refused)) => return Extended::new(taken, Some(refused)),
+                Some(Ok(routed)) => routed,
+            };
+            let mut run = [const { None }; RUN];
+            run[0] = Some(first);
+            ahead = next();
+            for place in &mut run[1..] {
+                ahead = match ahead {
+                    Some(Ok((same, record))) if Arc::ptr_eq(same, lane) => {
+                        *place = Some(record);
+                        next()
+                    }
+                    other => {
+                        ahead = other;
+                        break;
+                    }
+                };
+            }
+            let extension = lane.extend(run.iter().flatten());
+            if run[0]
+                .as_ref()
+                .is_some_and(|first| is_sticky(&self.state, first))
+            {
+                self.went(extension.bytes, extension.cut);
+            }
+            taken += extension.taken;
+            if let Some(refused) = extension.refused {
+                let mut rest = run.into_iter().flatten().skip(extension.taken);
+                let first = rest.next();
+                let refused = first.map(|record| NotTaken::Lane(refused).with(record));
+                let ahead = ahead.map(|routed| match routed {
+                    Ok((_, record)) => record,
+                    Err(error) => error.into_record(),
+                });
+                return Extended {
+                    taken,
+                    refused,
+                    rest: rest.chain(ahead).collect(),
+                };
+            }
         }
+    }
+
+    fn went(&self, bytes: usize, cut: bool) {
+        with_thread_sticky(self.state.number, |sticky| {
+            sticky.went(bytes, cut, self.state.routing.batch_bytes);
+        });
     }
 
     #[inline]
@@ -253,9 +309,7 @@ impl Topic {
         let lane = self.route(&lanes, record)?;
         let appended = lane.append(record, watch, grant).map_err(NotTaken::Lane)?;
         if is_sticky(&self.state, record) {
-            with_thread_sticky(self.state.number, |sticky| {
-                sticky.went(appended.bytes, appended.cut, self.state.routing.batch_bytes);
-            });
+            self.went(appended.bytes, appended.cut);
         }
         Ok(appended)
     }
@@ -448,26 +502,27 @@ fn is_sticky(state: &TopicState, record: &Record<'_>) -> bool {
 fn has_leader(lanes: &[Arc<Lane>], partition: u32) -> bool {
     lanes
         .get(partition as usize)
-        .is_some_and(|lane| lane.connection().is_some())
+        .is_some_and(|lane| !lane.is_leaderless())
 }
 
-/// The calling thread's sticky choice for a topic.
+/// The calling thread's sticky choice for a topic. Of two topics that share a place the later one
+/// has it: a thread that sends to more than 256 topics in turn may choose anew more often.
 #[inline]
 fn with_thread_sticky<R>(topic: u64, f: impl FnOnce(&mut Sticky) -> R) -> R {
+    const PLACES: u64 = 256;
     thread_local! {
-        static STICKY: RefCell<Vec<(u64, Sticky)>> = const { RefCell::new(Vec::new()) };
+        static STICKY: RefCell<Vec<Option<(u64, Sticky)>>> = const { RefCell::new(Vec::new()) };
     }
     STICKY.with_borrow_mut(|known| {
-        let place = known
-            .iter()
-            .position(|(of, _)| *of == topic)
-            .unwrap_or_else(|| {
-                known.push((topic, Sticky::new(seed())));
-                known.len() - 1
-            });
-        // A thread mostly stays with a topic for a while.
-        known.swap(0, place);
-        f(&mut known[0].1)
+        let place = usize::try_from(topic % PLACES).unwrap_or(0);
+        if known.len() <= place {
+            known.resize(place + 1, None);
+        }
+        let (_, sticky) = match &mut known[place] {
+            Some(choice) if choice.0 == topic => choice,
+            other => other.insert((topic, Sticky::new(seed()))),
+        };
+        f(sticky)
     })
 }
 

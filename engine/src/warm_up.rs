@@ -28,27 +28,48 @@ impl WarmUp {
         })
     }
 
-    pub(crate) fn deadline(&self) -> Time {
-        self.deadline
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn finish(&self, warm: bool) {
+        let mut state = self.state();
+        if state.done.is_some() {
+            return;
+        }
+        state.done = Some(warm);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A shard's duty to end the wait. Dropped undone, because the shard ends or has ended, it says that
+/// nothing is warm.
+#[derive(Debug)]
+pub(crate) struct Duty(pub(crate) Arc<WarmUp>);
+
+impl Duty {
+    /// When to give up.
+    pub(crate) fn deadline(&self) -> Time {
+        self.0.deadline
+    }
+
     /// The shard tells how it stands. `true` when the wait is over.
     pub(crate) fn step(&self, warm: bool, now: Time) -> bool {
-        let over = warm || now >= self.deadline;
+        let over = warm || now >= self.0.deadline;
         if over {
-            let mut state = self.state();
-            state.done = Some(warm);
-            let waker = state.waker.take();
-            drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            self.0.finish(warm);
         }
         over
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        self.0.finish(false);
     }
 }
 
