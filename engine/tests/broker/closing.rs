@@ -1,0 +1,407 @@
+//! How a producer ends, and that every record it took has exactly one outcome then.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use ringpost::{
+    DriverChoice, Outcome, Producer, Record, Topic, TopicError, TrySendError, WarmUpError, Why,
+};
+use ringpost_broker::{ApiKey, RequestFault, Server};
+
+use crate::support::*;
+
+fn topic_of(producer: &Producer) -> Topic {
+    producer.topic_blocking("closing").expect("it is made")
+}
+
+fn close_sends_what_was_accepted(driver: DriverChoice) {
+    let server = broker();
+    let producer = builder(&server, driver)
+        .linger(Duration::from_secs(50))
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    let deliveries: Vec<_> = (0..100_u8)
+        .map(|n| topic.try_send(Record::keyed(&[n], b"value")).expect("room"))
+        .collect();
+    let report = producer.close(PATIENCE);
+    assert!(report.in_time);
+    assert_eq!(
+        (
+            report.records_acked,
+            report.records_not_written,
+            report.records_unknown
+        ),
+        (100, 0, 0)
+    );
+    for delivery in deliveries {
+        acked(delivery.outcome().expect("settled"));
+    }
+    assert_eq!(server.shutdown().records, 100);
+}
+
+fn a_closed_producer_says_so(driver: DriverChoice) {
+    let server = broker();
+    let producer = producer(&server, driver);
+    let topic = topic_of(&producer);
+    let first = producer.close(PATIENCE);
+    assert_eq!(
+        producer.close(Duration::ZERO),
+        first,
+        "as often as one likes"
+    );
+    let record = Record::value(b"late");
+    assert!(matches!(
+        topic.try_send(record.clone()),
+        Err(TrySendError::Closed(_))
+    ));
+    assert!(matches!(
+        topic.post(record.clone()),
+        Err(TrySendError::Closed(_))
+    ));
+    assert!(matches!(
+        topic.enqueue(record.clone(), 1),
+        Err(TrySendError::Closed(_))
+    ));
+    assert!(matches!(
+        topic.local().post(record.clone()),
+        Err(TrySendError::Closed(_))
+    ));
+    let extended = topic.extend([record.clone()]);
+    assert!(matches!(extended.refused, Some(TrySendError::Closed(_))));
+    assert!(topic.send_blocking(record).is_err());
+    assert_eq!(
+        producer.topic_blocking("other").expect_err("closed"),
+        TopicError::Closed
+    );
+    assert_eq!(
+        in_time({
+            let producer = producer.clone();
+            move || producer.warm_up_blocking(&[])
+        }),
+        Err(WarmUpError::Topic(TopicError::Closed))
+    );
+    producer
+        .flush_blocking(Duration::ZERO)
+        .expect("nothing is left");
+}
+
+fn many_threads_close_and_send(driver: DriverChoice) {
+    let server = broker();
+    let producer = producer(&server, driver);
+    let topic = topic_of(&producer);
+    let senders: Vec<_> = (0..3)
+        .map(|_| {
+            let topic = topic.clone();
+            thread::spawn(move || {
+                let mut taken = 0_u64;
+                loop {
+                    match topic.post(Record::value(b"x")) {
+                        Ok(()) => taken += 1,
+                        Err(TrySendError::Full(_)) => thread::yield_now(),
+                        Err(TrySendError::Closed(_)) => return taken,
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    until("records flow", || {
+        producer.stats().total().records_acked > 100
+    });
+    let closers: Vec<_> = (0..3)
+        .map(|_| {
+            let producer = producer.clone();
+            thread::spawn(move || producer.close(PATIENCE))
+        })
+        .collect();
+    let reports: Vec<_> = closers
+        .into_iter()
+        .map(|closer| closer.join().expect("no panic"))
+        .collect();
+    let taken: u64 = senders
+        .into_iter()
+        .map(|sender| sender.join().expect("no panic"))
+        .sum();
+    for report in reports {
+        assert!(report.in_time);
+        assert_eq!(report.records_acked, taken);
+    }
+    let report = server.shutdown();
+    assert_eq!(report.records, taken);
+    assert!(report.is_clean());
+}
+
+/// A port that nobody listens on any more.
+fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").to_string()
+}
+
+fn close_without_a_broker_ends_at_once(driver: DriverChoice) {
+    let producer = builder_at(nowhere(), driver).build().expect("a producer");
+    let asking = {
+        let producer = producer.clone();
+        thread::spawn(move || producer.topic_blocking("closing").map(drop))
+    };
+    until("it was asked", || {
+        // Nothing tells from outside that a thread waits; closing twice does no harm.
+        thread::yield_now();
+        true
+    });
+    let report = in_time({
+        let producer = producer.clone();
+        move || producer.close(PATIENCE)
+    });
+    assert!(report.in_time);
+    assert!(asking.join().expect("no panic").is_err());
+}
+
+/// Records that wait, in the lane and on the wire, when the broker is gone for good.
+fn unsettled_records_end_with_close(driver: DriverChoice) {
+    let server = broker();
+    let (report, reported) = channel();
+    let producer = builder(&server, driver)
+        .on_undelivered(move |batch| {
+            let mut texts = Vec::new();
+            batch.for_each(|record| {
+                texts.push(
+                    String::from_utf8(record.value.expect("a value").to_vec()).expect("text"),
+                );
+            });
+            assert_eq!(usize::try_from(batch.len()), Ok(texts.len()));
+            report
+                .send((
+                    batch.topic().to_owned(),
+                    batch.partition(),
+                    batch.outcome(),
+                    texts,
+                ))
+                .expect("the test waits");
+        })
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    producer.warm_up_blocking(&["closing"]).expect("in time");
+    server.with(|broker| {
+        broker
+            .faults()
+            .every_request(ApiKey::Produce, Some(RequestFault::Ignore));
+    });
+    // One that is on the wire, one that waits for the broker, one that never leaves its lane.
+    let sent = topic
+        .try_send(Record::value(b"sent").partition(0))
+        .expect("room");
+    until("it is sent", || producer.stats().total().requests == 1);
+    server.stop_node(1);
+    until("the connection is lost", || {
+        producer.stats().total().connection_failures > 0
+    });
+    let waiting = topic
+        .try_send(Record::value(b"waiting").partition(1))
+        .expect("room");
+    topic
+        .post(Record::value(b"posted").partition(2))
+        .expect("room");
+    drop(
+        topic
+            .try_send(Record::value(b"dropped").partition(3))
+            .expect("room"),
+    );
+    topic
+        .enqueue(Record::value(b"tagged").partition(4), 44)
+        .expect("room");
+    let closed = producer.close(Duration::ZERO);
+    assert!(!closed.in_time);
+    assert_eq!(
+        (
+            closed.records_acked,
+            closed.records_not_written,
+            closed.records_unknown
+        ),
+        (0, 4, 1)
+    );
+    match sent.outcome() {
+        Some(Outcome::Unknown(failure)) => assert_eq!(failure.why, Why::Closed),
+        other => panic!("{other:?}"),
+    }
+    match waiting.outcome() {
+        Some(Outcome::NotWritten(failure)) => assert_eq!(failure.why, Why::Closed),
+        other => panic!("{other:?}"),
+    }
+    let completions = drain(&producer, 1);
+    assert_eq!(completions[0].tag, 44);
+    assert!(matches!(completions[0].outcome, Outcome::NotWritten(_)));
+    let undelivered: BTreeSet<_> = (0..2)
+        .map(|_| {
+            let (topic, partition, outcome, texts) = receive(&reported);
+            assert_eq!(topic, "closing");
+            assert!(matches!(outcome, Outcome::NotWritten(_)));
+            (partition, texts)
+        })
+        .collect();
+    assert_eq!(
+        undelivered,
+        BTreeSet::from([(2, vec!["posted".into()]), (3, vec!["dropped".into()])])
+    );
+    assert!(reported.try_recv().is_err(), "who waits is told otherwise");
+    assert_eq!(producer.stats().memory_in_use, 0);
+}
+
+/// Dropping the last producer never blocks; what was not settled is reported.
+fn drop_reports_what_was_not_settled(driver: DriverChoice) {
+    let server = broker();
+    let (report, reported) = channel();
+    let producer = builder(&server, driver)
+        .linger(Duration::from_secs(50))
+        .on_undelivered(move |batch| {
+            report.send(batch.len()).expect("the test waits");
+        })
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    let other = producer.clone();
+    for _ in 0..10 {
+        topic.post(Record::value(b"x").partition(0)).expect("room");
+    }
+    let delivery = topic
+        .try_send(Record::value(b"y").partition(1))
+        .expect("room");
+    drop(producer);
+    topic
+        .post(Record::value(b"x").partition(0))
+        .expect("a clone lives");
+    drop(other);
+    assert_eq!(receive(&reported), 11);
+    match in_time(move || delivery.wait()) {
+        Outcome::NotWritten(failure) => assert_eq!(failure.why, Why::Closed),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        matches!(
+            topic.post(Record::value(b"late")),
+            Err(TrySendError::Closed(_))
+        ),
+        "a topic outlives its producer, and says so"
+    );
+    // The hook goes with the controller: the channel ends when all threads are through.
+    assert!(reported.recv_timeout(PATIENCE).is_err());
+}
+
+fn a_callback_may_close_and_panic(driver: DriverChoice) {
+    let server = broker();
+    let own: Arc<Mutex<Option<Producer>>> = Arc::default();
+    let (report, reported) = channel();
+    let producer = builder(&server, driver)
+        .set("delivery_timeout", "50ms")
+        .expect("a setting")
+        .on_undelivered({
+            let own = Arc::clone(&own);
+            move |_| {
+                let producer = own.lock().expect("no panic under it").take();
+                if let Some(producer) = producer {
+                    producer.close(Duration::ZERO);
+                    report.send(()).expect("the test waits");
+                }
+                panic!("on purpose");
+            }
+        })
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    *own.lock().expect("no panic under it") = Some(producer.clone());
+    server.stop_node(1);
+    topic.post(Record::value(b"x")).expect("room");
+    receive(&reported);
+    let closed = in_time({
+        let producer = producer.clone();
+        move || producer.close(PATIENCE)
+    });
+    assert_eq!(closed.records_not_written + closed.records_unknown, 1);
+    assert_eq!(producer.stats().callback_panics, 1);
+}
+
+fn flush_waits_for_what_was_before_it(driver: DriverChoice) {
+    let server = broker();
+    let producer = builder(&server, driver)
+        .linger(Duration::from_secs(50))
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    producer
+        .flush_blocking(Duration::ZERO)
+        .expect("nothing to wait for");
+    for n in 0..6 {
+        topic.post(Record::value(b"x").partition(n)).expect("room");
+    }
+    let error = producer.flush_blocking(Duration::ZERO);
+    if let Err(late) = error {
+        assert!(late.lanes > 0 && late.lanes <= 6);
+    }
+    block_on(producer.flush());
+    assert_eq!(producer.stats().total().records_acked, 6);
+    // From several threads at a time.
+    for n in 0..6 {
+        topic.post(Record::value(b"x").partition(n)).expect("room");
+    }
+    let flushes: Vec<_> = (0..4)
+        .map(|_| {
+            let producer = producer.clone();
+            thread::spawn(move || producer.flush_blocking(PATIENCE))
+        })
+        .collect();
+    for flush in flushes {
+        flush.join().expect("no panic").expect("in time");
+    }
+    assert_eq!(server.report().records, 12);
+}
+
+/// The leader moves while the producer is closing: its last records follow.
+fn closing_follows_a_leader(driver: DriverChoice) {
+    let server = Server::start(ringpost_broker::ServerConfig {
+        nodes: 2,
+        ..ringpost_broker::ServerConfig::storing()
+    })
+    .expect("free ports");
+    server.with(|broker| {
+        broker.create_topic("closing", 1).expect("a new topic");
+        broker.move_leader("closing", 0, 1);
+    });
+    let producer = builder(&server, driver)
+        .linger(Duration::from_secs(50))
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    producer.warm_up_blocking(&["closing"]).expect("in time");
+    topic.post(Record::value(b"last")).expect("room");
+    server.with(|broker| {
+        broker.set_node_up(1, false);
+        broker.move_leader("closing", 0, 2)
+    });
+    server.stop_node(1);
+    let report = in_time({
+        let producer = producer.clone();
+        move || producer.close(PATIENCE)
+    });
+    assert_eq!(
+        (report.in_time, report.records_acked),
+        (true, 1),
+        "{report:?}"
+    );
+}
+
+for_both_drivers!(
+    close_sends_what_was_accepted,
+    a_closed_producer_says_so,
+    many_threads_close_and_send,
+    close_without_a_broker_ends_at_once,
+    unsettled_records_end_with_close,
+    drop_reports_what_was_not_settled,
+    a_callback_may_close_and_panic,
+    flush_waits_for_what_was_before_it,
+    closing_follows_a_leader,
+);

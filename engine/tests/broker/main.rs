@@ -1,0 +1,15 @@
+//! The engine against a broker model: every way to send, every kind of record, every Produce
+//! version, what bad input gets, and how a producer ends. Each test runs with both drivers.
+//!
+//! Nothing here sleeps or asserts on time: waits end with the event they are for, or fail the test
+//! after [`support::PATIENCE`].
+
+mod support;
+
+mod bad_input;
+mod closing;
+mod content;
+mod memory;
+mod outages;
+mod sending;
+mod versions;

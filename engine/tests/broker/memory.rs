@@ -1,0 +1,342 @@
+//! Bounds: what happens when the memory or the completion queue is used up.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use ringpost::{Builder, DriverChoice, Outcome, Producer, Record, SendError, Topic, TrySendError};
+use ringpost_broker::{ApiKey, RequestFault, Server};
+
+use crate::support::*;
+
+const MEMORY: usize = 1 << 20;
+/// Hard to place beside others: a batch of its own.
+const VALUE: [u8; 60_000] = [b'v'; 60_000];
+
+/// A broker that takes requests and answers none until it is healed, and a producer with little
+/// memory that has a connection to it.
+fn stuck(
+    driver: DriverChoice,
+    change: impl FnOnce(Builder) -> Builder,
+) -> (Server, Producer, Topic) {
+    let server = broker();
+    server.with(|broker| {
+        broker.create_topic("stuck", 1).expect("a new topic");
+        broker
+            .faults()
+            .every_request(ApiKey::Produce, Some(RequestFault::Ignore));
+    });
+    let producer = change(builder(&server, driver).memory(MEMORY))
+        .build()
+        .expect("a producer");
+    let topic = producer.topic_blocking("stuck").expect("it is there");
+    producer.warm_up_blocking(&["stuck"]).expect("in time");
+    (server, producer, topic)
+}
+
+/// Posts until there is no more room; returns how many were taken.
+fn fill(topic: &Topic) -> u64 {
+    for taken in 0..10_000 {
+        match topic.post(Record::value(&VALUE)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(record)) => {
+                assert_eq!(record, Record::value(&VALUE), "it comes back");
+                return taken;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("memory has no bound");
+}
+
+fn full_is_an_answer_at_once(driver: DriverChoice) {
+    let (_server, producer, topic) = stuck(driver, |b| b);
+    let taken = fill(&topic);
+    assert!(taken >= 8, "{taken}");
+    assert!(producer.stats().memory_in_use <= MEMORY);
+    assert!(matches!(
+        topic.try_send(Record::value(&VALUE)),
+        Err(TrySendError::Full(_))
+    ));
+    assert!(matches!(
+        topic.enqueue(Record::value(&VALUE), 1),
+        Err(TrySendError::Full(_))
+    ));
+    assert!(matches!(
+        topic.append_with(Record::value(b""), VALUE.len(), |_| {}),
+        Err(TrySendError::Full(_))
+    ));
+    let extended = topic.extend([
+        Record::value(b"fits perhaps"),
+        Record::value(&VALUE),
+        Record::value(b"behind"),
+    ]);
+    assert!(matches!(extended.refused, Some(TrySendError::Full(_))));
+    assert_eq!(extended.taken + 1 + extended.rest.len(), 3);
+    let report = producer.close(Duration::ZERO);
+    assert!(!report.in_time);
+    assert_eq!(
+        report.records_unknown + report.records_not_written,
+        taken + extended.taken as u64
+    );
+    assert_eq!(producer.stats().memory_in_use, 0);
+}
+
+fn a_sender_waits_until_memory_comes_free(driver: DriverChoice) {
+    let (server, producer, topic) = stuck(driver, |b| b);
+    let taken = fill(&topic);
+    let waiting = {
+        let topic = topic.clone();
+        thread::spawn(move || ack(topic.send_blocking(Record::value(&VALUE)).expect("room")))
+    };
+    until("it waits", || producer.stats().memory_waiters == 1);
+    // Whoever does not wait does not overtake.
+    assert!(matches!(
+        topic.try_send(Record::value(&VALUE)),
+        Err(TrySendError::Full(_))
+    ));
+    server.with(|broker| broker.faults().heal());
+    // What was asked before the healing is never answered: those connections must go.
+    server.drop_connections(1);
+    let ack = waiting.join().expect("no panic");
+    assert_eq!(ack.partition, 0);
+    producer.flush_blocking(PATIENCE).expect("in time");
+    assert_eq!(producer.stats().total().records_acked, taken + 1);
+    let stored = stored(&server, "stuck");
+    assert_eq!(stored.len() as u64, taken + 1, "each once");
+}
+
+fn max_block_ends_the_wait(driver: DriverChoice) {
+    let max_block = Duration::from_millis(30);
+    let (_server, producer, topic) = stuck(driver, |b| b.max_block(max_block));
+    fill(&topic);
+    let error = topic
+        .send_blocking(Record::value(&VALUE))
+        .expect_err("no room");
+    assert_eq!(error, SendError::TimedOut { max_block });
+    assert_eq!(producer.stats().memory_waiters, 0);
+    // Nothing of it is left behind.
+    let error = block_on(topic.send(Record::value(&VALUE))).expect_err("no room");
+    assert_eq!(error, SendError::TimedOut { max_block });
+    producer.close(Duration::ZERO);
+    let error = topic.send_blocking(Record::value(b"")).expect_err("closed");
+    assert_eq!(error, SendError::Closed);
+}
+
+fn a_cancelled_waiter_passes_its_turn_on(driver: DriverChoice) {
+    let (server, producer, topic) = stuck(driver, |b| b);
+    fill(&topic);
+    let bells = [(); 2].map(|()| Arc::new(Bell::default()));
+    let mut first = Box::pin(topic.send(Record::value(&VALUE)));
+    let mut second = Box::pin(topic.send(Record::value(&VALUE)));
+    assert!(poll(&mut first, &bells[0]).is_pending());
+    assert!(poll(&mut second, &bells[1]).is_pending());
+    assert_eq!(producer.stats().memory_waiters, 2);
+    drop(first);
+    assert_eq!(producer.stats().memory_waiters, 1);
+    server.with(|broker| broker.faults().heal());
+    server.drop_connections(1);
+    until("the second is woken", || bells[1].is_rung());
+    let Poll::Ready(Ok(delivery)) = poll(&mut second, &bells[1]) else {
+        panic!("it was woken for nothing")
+    };
+    ack(delivery);
+    assert!(!bells[0].is_rung(), "nobody wakes who has gone");
+}
+
+fn closing_ends_the_wait(driver: DriverChoice) {
+    let (_server, producer, topic) = stuck(driver, |b| b);
+    fill(&topic);
+    let waiting = thread::spawn(move || topic.send_blocking(Record::value(&VALUE)).map(drop));
+    until("it waits", || producer.stats().memory_waiters == 1);
+    producer.close(Duration::ZERO);
+    assert_eq!(waiting.join().expect("no panic"), Err(SendError::Closed));
+}
+
+/// Memory that lies in batches that linger is sent as soon as somebody waits for it.
+fn waiting_for_memory_does_not_wait_for_linger(driver: DriverChoice) {
+    let server = broker();
+    server
+        .with(|broker| broker.create_topic("slow", 64))
+        .expect("a new topic");
+    let producer = builder(&server, driver)
+        .memory(MEMORY)
+        .linger(Duration::from_secs(50))
+        .max_block(PATIENCE)
+        .build()
+        .expect("a producer");
+    let topic = producer.topic_blocking("slow").expect("it is there");
+    let value = [b'v'; 10_000];
+    // In every partition a batch that is not full: together more than the memory.
+    let senders: Vec<_> = (0..4)
+        .map(|sender| {
+            let topic = topic.clone();
+            thread::spawn(move || {
+                for n in 0..128 {
+                    let record = Record::value(&value).partition((n * 4 + sender) % 64);
+                    drop(topic.send_blocking(record).expect("memory comes free"));
+                }
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.join().expect("no panic");
+    }
+    assert!(producer.close(PATIENCE).in_time);
+    assert_eq!(server.shutdown().records, 512);
+}
+
+fn a_queue_nobody_drains_is_full(driver: DriverChoice) {
+    let server = broker();
+    let producer = builder(&server, driver)
+        .completion_queue(2)
+        .build()
+        .expect("a producer");
+    let topic = producer.topic_blocking("queue").expect("it is made");
+    let mut taken = 0;
+    // Each flush ends a batch.
+    while topic
+        .enqueue(Record::value(b"x").partition(0), taken)
+        .is_ok()
+    {
+        taken += 1;
+        producer.flush_blocking(PATIENCE).expect("in time");
+        assert!(taken < 10, "the queue has no bound");
+    }
+    assert_eq!(taken, 2);
+    // Records that are not for the queue go on.
+    ack(topic.try_send(Record::value(b"y")).expect("room"));
+    let tags: Vec<u64> = drain(&producer, 2).iter().map(|c| c.tag).collect();
+    assert_eq!(tags, [0, 1]);
+    topic
+        .enqueue(Record::value(b"x").partition(0), 9)
+        .expect("room again");
+    assert_eq!(drain(&producer, 1)[0].tag, 9);
+}
+
+fn what_never_fits_is_refused_at_once(driver: DriverChoice) {
+    let server = broker();
+    let producer = builder(&server, driver)
+        .memory(MEMORY)
+        .request_bytes_max(200_000)
+        .build()
+        .expect("a producer");
+    let topic = producer.topic_blocking("large").expect("it is made");
+    let large = vec![b'x'; 250_000];
+    match topic.try_send(Record::value(&large)) {
+        Err(TrySendError::TooLarge {
+            record,
+            bytes,
+            bytes_max,
+            setting,
+        }) => {
+            assert_eq!(record, Record::value(&large));
+            assert!(bytes > 250_000 && bytes < 250_100, "{bytes}");
+            assert_eq!((bytes_max, setting), (200_000, "request_bytes_max"));
+        }
+        other => panic!("{other:?}"),
+    }
+    for shared in [
+        Record::shared(large.clone().into()),
+        Record::shared(vec![0; 2 << 20].into()),
+    ] {
+        let error = topic.try_send(shared.clone()).expect_err("too large");
+        assert!(matches!(error, TrySendError::TooLarge { .. }), "{error}");
+        let error = topic.send_blocking(shared).expect_err("too large");
+        assert!(matches!(error, SendError::TooLarge { .. }), "{error}");
+    }
+    for len in [250_000, 2 << 20] {
+        let error = topic
+            .append_with(Record::value(b""), len, |_| {})
+            .expect_err("too large");
+        assert!(matches!(error, TrySendError::TooLarge { .. }), "{error}");
+    }
+    // The largest there can be goes through, and one byte more does not.
+    let around = 250_000 + 61;
+    let Err(TrySendError::TooLarge { bytes, .. }) = topic.try_send(Record::value(&large)) else {
+        panic!("too large")
+    };
+    let overhead = bytes - around;
+    let largest = vec![b'x'; 200_000 - 61 - overhead];
+    ack(topic
+        .send_blocking(Record::value(&largest))
+        .expect("it fits"));
+    ack(topic
+        .send_blocking(Record::shared(largest.clone().into()))
+        .expect("it fits"));
+    let more = vec![b'x'; largest.len() + 1];
+    assert!(matches!(
+        topic.try_send(Record::value(&more)),
+        Err(TrySendError::TooLarge { .. })
+    ));
+    assert_eq!(producer.close(PATIENCE).records_acked, 2);
+}
+
+/// A broker that accepts connections and reads, and says nothing at all, ever.
+fn a_silent_broker_holds_no_more_than_the_memory(driver: DriverChoice) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let silent = listener.local_addr().expect("bound");
+    let readers = thread::spawn(move || {
+        // The last connection is the test's own, and says so.
+        let mut readers = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("accepted");
+            let mut first = [0; 1];
+            if stream
+                .read(&mut first)
+                .is_ok_and(|n| n == 1 && first[0] == b'!')
+            {
+                break;
+            }
+            readers.push(thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while stream.read(&mut bytes).is_ok_and(|n| n > 0) {}
+            }));
+        }
+        for reader in readers {
+            reader.join().expect("no panic");
+        }
+    });
+    let server = broker();
+    let producer = builder(&server, driver)
+        .memory(MEMORY)
+        .set("delivery_timeout", "200ms")
+        .expect("a setting")
+        .build()
+        .expect("a producer");
+    server
+        .with(|broker| broker.create_topic("silent", 1))
+        .expect("a new topic");
+    server.with(|broker| broker.set_node_address(1, "127.0.0.1", silent.port()));
+    let topic = producer.topic_blocking("silent").expect("it is there");
+    let delivery = topic.try_send(Record::value(b"first")).expect("room");
+    let taken = fill(&topic);
+    match block_on(delivery) {
+        Outcome::NotWritten(failure) => {
+            assert_eq!(failure.why, ringpost::Why::Expired, "{failure}");
+        }
+        other => panic!("it was never sent: {other:?}"),
+    }
+    producer.flush_blocking(PATIENCE).expect("all expire");
+    assert_eq!(producer.stats().total().records_not_written, taken + 1);
+    assert_eq!(producer.stats().memory_in_use, 0);
+    producer.close(Duration::ZERO);
+    let mut end = std::net::TcpStream::connect(silent).expect("it listens");
+    std::io::Write::write_all(&mut end, b"!").expect("it reads");
+    readers.join().expect("no panic");
+}
+
+for_both_drivers!(
+    full_is_an_answer_at_once,
+    a_sender_waits_until_memory_comes_free,
+    max_block_ends_the_wait,
+    a_cancelled_waiter_passes_its_turn_on,
+    closing_ends_the_wait,
+    waiting_for_memory_does_not_wait_for_linger,
+    a_queue_nobody_drains_is_full,
+    what_never_fits_is_refused_at_once,
+    a_silent_broker_holds_no_more_than_the_memory,
+);
