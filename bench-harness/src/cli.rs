@@ -106,7 +106,12 @@ fn run_command() -> Command {
             .long(setting.flag())
             .value_name(setting.value_name)
             .allow_hyphen_values(true)
-            .help(format!("{}{}", setting.help, default.unwrap_or_default()));
+            .help(format!(
+                "{}; takes {}{}",
+                setting.help,
+                setting.expected,
+                default.unwrap_or_default()
+            ));
         if setting.name.contains('_') {
             arg = arg.alias(setting.name);
         }
