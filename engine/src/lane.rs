@@ -63,8 +63,6 @@ struct Inner {
     /// Somebody waits for the lane to be empty.
     hurry: bool,
     closed: bool,
-    /// Emptied vectors for next batches.
-    spare: Vec<Vec<Part<SegmentMut>>>,
 }
 
 #[derive(Debug)]
@@ -203,6 +201,7 @@ impl Lane {
         }
     }
 
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Poisoned by a panic under the lock: what a batch counts is what was written whole, so
         // the state is sound and goes on.
@@ -302,7 +301,7 @@ impl Lane {
             let open = match &mut inner.open {
                 Some(open) => open,
                 none => {
-                    let parts = inner.spare.pop().unwrap_or_default();
+                    let parts = self.shard.spare_parts.take();
                     let base = record.timestamp_ms.unwrap_or_else(clock::wall_ms);
                     none.insert(Open {
                         batch: OpenBatch::new(base, parts),
@@ -341,8 +340,11 @@ impl Lane {
             let shared = match ready {
                 Ok(shared) => shared,
                 Err(refused) => {
-                    if open.batch.records() == 0 {
-                        inner.drop_open();
+                    if open.batch.records() == 0
+                        && let Some(open) = inner.open.take()
+                    {
+                        // It got no record.
+                        self.shard.spare_parts.keep(open.batch.cut().parts);
                     }
                     // The lane may have had a batch cut for a record that did not come in.
                     let news = if cut { News::Full } else { News::None };
@@ -516,13 +518,8 @@ impl Lane {
             .map_or(Backlog::Busy, |inner| inner.backlog())
     }
 
-    /// The oldest batch, for the shard. `spare` gives a vector for a next batch, or takes none.
-    /// `patient`: wait for the lock.
-    pub(crate) fn take(
-        &self,
-        spare: &mut Vec<Vec<Part<SegmentMut>>>,
-        patient: bool,
-    ) -> Take<SegmentMut, Ticket> {
+    /// The oldest batch, for the shard. `patient`: wait for the lock.
+    pub(crate) fn take(&self, patient: bool) -> Take<SegmentMut, Ticket> {
         let inner = if patient {
             Some(self.lock())
         } else {
@@ -533,11 +530,6 @@ impl Lane {
         };
         if inner.cut.is_empty() {
             inner.cut_open();
-        }
-        if inner.spare.is_empty()
-            && let Some(parts) = spare.pop()
-        {
-            inner.spare.push(parts);
         }
         let Some(Cut {
             batch,
@@ -603,6 +595,36 @@ impl Lane {
     }
 }
 
+/// Emptied vectors for the parts of next batches. One stock for all lanes of a shard: a lane may
+/// fill many batches while the shard empties another's.
+#[derive(Debug, Default)]
+pub(crate) struct SpareParts(Mutex<Vec<Vec<Part<SegmentMut>>>>);
+
+impl SpareParts {
+    /// More are simply dropped. Together at most 300 KiB.
+    const KEPT: usize = 1024;
+    /// Buffers of 4, 8, 16, 32 and 64 KiB, and one more: a batch of the default size.
+    const PARTS: usize = 6;
+
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<Part<SegmentMut>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<Part<SegmentMut>> {
+        let spare = self.lock().pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(Self::PARTS))
+    }
+
+    pub(crate) fn keep(&self, mut parts: Vec<Part<SegmentMut>>) {
+        parts.clear();
+        let mut spare = self.lock();
+        if spare.len() < Self::KEPT {
+            spare.push(parts);
+        }
+    }
+}
+
 impl News {
     /// What has to be told of two appends.
     fn or(self, later: Self) -> Self {
@@ -629,15 +651,6 @@ impl Inner {
                 });
             }
             other => self.open = other,
-        }
-    }
-
-    /// Takes back an open batch that got no record.
-    fn drop_open(&mut self) {
-        if let Some(open) = self.open.take() {
-            let mut parts = open.batch.cut().parts;
-            parts.clear();
-            self.spare.push(parts);
         }
     }
 

@@ -28,7 +28,7 @@ use ringpost_memory::{Piece, Pool, SegmentMut};
 use crate::config::WaitPolicy;
 use crate::controller::{Inbox, Request};
 use crate::driver::{Driver, Events, Frame, SocketOptions, Wait, Waker, clock};
-use crate::lane::{Lane, Ticket};
+use crate::lane::{Lane, SpareParts, Ticket};
 use crate::ready::{LANES_MAX, ReadySet};
 use crate::shared::Shared;
 use crate::squeeze::Squeezer;
@@ -49,6 +49,7 @@ pub(crate) struct ShardShared {
     commands: Mutex<Commands>,
     commanded: AtomicBool,
     pub(crate) counters: ShardCounters,
+    pub(crate) spare_parts: SpareParts,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +90,7 @@ impl ShardShared {
             commands: Mutex::default(),
             commanded: AtomicBool::new(false),
             counters: ShardCounters::new(),
+            spare_parts: SpareParts::default(),
         }
     }
 
@@ -153,7 +155,7 @@ struct LaneSupply {
     lanes: Vec<Option<Arc<Lane>>>,
     slabs: Pool,
     squeezer: Squeezer,
-    spare: Vec<Vec<Part<SegmentMut>>>,
+    shared: Arc<ShardShared>,
     /// Wait for a lane's lock: for the end, when there is no later turn to try again.
     patient: bool,
 }
@@ -162,7 +164,6 @@ impl LaneSupply {
     /// Slabs hold the heads of requests: one per connection at the driver, 4 KiB as a rule. The
     /// reservation is address space; memory is touched as it is used.
     const SLAB_POOL_BYTES: usize = 16 << 20;
-    const SPARE_MAX: usize = 256;
 
     fn lane(&self, id: LaneId) -> Option<&Arc<Lane>> {
         self.lanes.get(id.index())?.as_ref()
@@ -182,7 +183,7 @@ impl Supply for LaneSupply {
         let Some(lane) = self.lanes.get(lane.index()).and_then(Option::as_ref) else {
             return Take::Empty;
         };
-        lane.take(&mut self.spare, self.patient)
+        lane.take(self.patient)
     }
 
     fn slab(&mut self, at_least: usize) -> Option<SegmentMut> {
@@ -190,9 +191,7 @@ impl Supply for LaneSupply {
     }
 
     fn recycle(&mut self, parts: Vec<Part<SegmentMut>>) {
-        if self.spare.len() < Self::SPARE_MAX {
-            self.spare.push(parts);
-        }
+        self.shared.spare_parts.keep(parts);
     }
 
     fn squeeze(&mut self) -> &mut impl Squeeze {
@@ -252,7 +251,7 @@ impl<D: Driver> Shard<D> {
                     slab_bytes_max.next_power_of_two(),
                 )?,
                 squeezer: Squeezer::new(settings.compression),
-                spare: Vec::new(),
+                shared: Arc::clone(&shared),
                 patient: false,
             },
             shared,

@@ -1,0 +1,235 @@
+//! After warm-up the engine takes nothing from the heap for a record: counted over a million of
+//! them, on all threads (the shard's and the controller's too), with both drivers.
+//!
+//! The broker runs in a process of its own, this test's own executable, so that what it takes is
+//! not counted.
+
+use std::alloc::System;
+use std::env;
+use std::future::Future;
+use std::io::{BufRead, BufReader, Read};
+use std::pin::pin;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use ringpost::{Delivery, DriverChoice, Outcome, Pin, Producer, Record, Topic, TrySendError};
+use ringpost_broker::{Mode, Server, ServerConfig};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// One measurement at a time: the counts are the whole process's.
+static TURN: Mutex<()> = Mutex::new(());
+
+const RECORDS: u64 = 1_000_000;
+const VALUE: [u8; 100] = [b'v'; 100];
+const PATIENCE: Duration = Duration::from_secs(60);
+const BROKER: &str = "RINGPOST_ALLOCATIONS_BROKER";
+
+/// Not a test of its own: the broker of the others, when they start this executable for it.
+#[test]
+fn broker_of_the_other_tests() {
+    if env::var_os(BROKER).is_none() {
+        return;
+    }
+    let server = Server::start(ServerConfig::with_mode(Mode::Ack)).expect("a free port");
+    println!("bootstrap={}", server.bootstrap());
+    // Until the test ends, however it ends: then the pipe does.
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+struct Broker {
+    process: Child,
+    /// Open until it has ended: it says more, which nobody reads.
+    _output: BufReader<ChildStdout>,
+    bootstrap: String,
+}
+
+impl Broker {
+    fn start() -> Self {
+        let mut process = Command::new(env::current_exe().expect("it runs"))
+            .args(["--exact", "broker_of_the_other_tests", "--nocapture"])
+            .env(BROKER, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut output = BufReader::new(process.stdout.take().expect("piped"));
+        let bootstrap = (&mut output)
+            .lines()
+            .find_map(|line| Some(line.ok()?.split_once("bootstrap=")?.1.to_owned()))
+            .expect("it says where it is");
+        Self {
+            process,
+            _output: output,
+            bootstrap,
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// What a run took from the heap.
+struct Taken {
+    /// New blocks, and old ones that had to grow.
+    allocations: usize,
+    batches: u64,
+}
+
+/// Sends in `send` a number of records and waits for them: once to warm up, once to count.
+fn measure(driver: DriverChoice, what: &str, send: impl Fn(&Producer, &Topic, u64)) -> Taken {
+    let _turn = TURN.lock().expect("no panic");
+    let broker = Broker::start();
+    let producer = Producer::builder()
+        .bootstrap(&broker.bootstrap)
+        .driver(driver)
+        .pin(Pin::Off)
+        .build()
+        .expect("a producer");
+    let topic = producer.topic_blocking("counted").expect("it is made");
+    producer.warm_up_blocking(&["counted"]).expect("in time");
+    send(&producer, &topic, RECORDS / 4);
+    let before = producer.stats().total();
+    let region = Region::new(HEAP);
+    send(&producer, &topic, RECORDS);
+    let change = region.change();
+    let after = producer.stats().total();
+    assert_eq!(after.records_acked - before.records_acked, RECORDS);
+    let taken = Taken {
+        allocations: change.allocations + change.reallocations,
+        batches: after.batches - before.batches,
+    };
+    println!(
+        "{what}, {driver}: {} allocations for {RECORDS} records in {} batches",
+        taken.allocations, taken.batches
+    );
+    producer.close(PATIENCE);
+    taken
+}
+
+fn flush(producer: &Producer) {
+    producer.flush_blocking(PATIENCE).expect("in time");
+}
+
+/// Zero per record: at most two hundred over a million records and thousands of batches, for
+/// queues that reach a length they never had before.
+const GROWTH: usize = 200;
+
+fn posting(driver: DriverChoice) {
+    let taken = measure(driver, "post", |producer, topic, records| {
+        for _ in 0..records {
+            while let Err(refused) = topic.post(Record::value(&VALUE)) {
+                assert!(matches!(refused, TrySendError::Full(_)), "{refused}");
+                std::thread::yield_now();
+            }
+        }
+        flush(producer);
+    });
+    assert!(taken.allocations <= GROWTH, "{}", taken.allocations);
+}
+
+fn enqueueing(driver: DriverChoice) {
+    let completions = Mutex::new(Vec::with_capacity(1 << 18));
+    let taken = measure(driver, "enqueue and drain", |producer, topic, records| {
+        let mut completions = completions.lock().expect("no panic");
+        let mut drained = 0;
+        let mut drain = |wait: bool| {
+            if wait {
+                assert!(producer.completions().wait(PATIENCE), "nothing comes");
+            }
+            completions.clear();
+            producer.completions().drain(&mut completions);
+            drained += completions.len() as u64;
+            drained
+        };
+        for tag in 0..records {
+            while let Err(refused) = topic.enqueue(Record::value(&VALUE), tag) {
+                assert!(matches!(refused, TrySendError::Full(_)), "{refused}");
+                drain(true);
+            }
+            if tag % 1024 == 0 {
+                drain(false);
+            }
+        }
+        while drain(false) < records {
+            drain(true);
+        }
+        flush(producer);
+    });
+    assert!(taken.allocations <= GROWTH, "{}", taken.allocations);
+}
+
+/// The caller's own executor, with one waker for all.
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        *self.rung.lock().expect("no panic") = true;
+        self.heard.notify_all();
+    }
+}
+
+fn outcome(delivery: Delivery, bell: &Bell, waker: &Waker) -> Outcome {
+    let mut delivery = pin!(delivery);
+    loop {
+        if let Poll::Ready(outcome) = delivery.as_mut().poll(&mut Context::from_waker(waker)) {
+            return outcome;
+        }
+        let rung = bell.rung.lock().expect("no panic");
+        let (mut rung, late) = bell
+            .heard
+            .wait_timeout_while(rung, PATIENCE, |rung| !*rung)
+            .expect("no panic");
+        assert!(!late.timed_out(), "nobody rings");
+        *rung = false;
+    }
+}
+
+fn awaiting(driver: DriverChoice) {
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(Arc::clone(&bell));
+    let window = Mutex::new(std::collections::VecDeque::with_capacity(10_000));
+    let taken = measure(driver, "await in order", |_, topic, records| {
+        let mut window = window.lock().expect("no panic");
+        for _ in 0..records {
+            if window.len() == 10_000 {
+                let first = window.pop_front().expect("it is full");
+                assert!(matches!(outcome(first, &bell, &waker), Outcome::Acked(_)));
+            }
+            window.push_back(topic.try_send(Record::value(&VALUE)).expect("room"));
+        }
+        for delivery in window.drain(..) {
+            assert!(matches!(
+                outcome(delivery, &bell, &waker),
+                Outcome::Acked(_)
+            ));
+        }
+    });
+    let batches = usize::try_from(taken.batches).expect("few");
+    assert!(
+        taken.allocations <= batches + GROWTH,
+        "{} for {batches} batches",
+        taken.allocations
+    );
+}
+
+macro_rules! for_both_drivers {
+    ($($name:ident),* $(,)?) => {
+        mod ring { $(#[test] fn $name() { super::$name(ringpost::DriverChoice::Ring); })* }
+        mod epoll { $(#[test] fn $name() { super::$name(ringpost::DriverChoice::Epoll); })* }
+    };
+}
+
+for_both_drivers!(posting, enqueueing, awaiting);
