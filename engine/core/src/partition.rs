@@ -99,6 +99,7 @@ impl Sticky {
     /// The partition for the next record without a key: where the choice stands, or a new one
     /// among `partitions` when there is none or `usable` refuses it. When `usable` refuses all,
     /// any: waiting is then the lane's business.
+    #[inline]
     pub fn choose(&mut self, partitions: u32, mut usable: impl FnMut(u32) -> bool) -> u32 {
         if let Some(partition) = self.partition
             && partition < partitions
