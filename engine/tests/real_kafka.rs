@@ -266,8 +266,7 @@ kinds! {
 }
 
 /// Small records of one sort, in order, all outstanding at once as far as memory allows.
-fn stream(topic: &Topic, count: usize, size: usize, seed: u64) -> History {
-    let mut history = History::default();
+fn stream(topic: &Topic, count: usize, size: usize, seed: u64, history: &mut History) {
     let mut waiting: VecDeque<(Content, Delivery)> = VecDeque::new();
     let (mut random, mut value) = (Random::new(seed), Vec::new());
     for number in 0..count {
@@ -290,7 +289,6 @@ fn stream(topic: &Topic, count: usize, size: usize, seed: u64) -> History {
     for (content, delivery) in waiting {
         history.acked(&content, delivery.wait());
     }
-    history
 }
 
 /// Once, on the newest version: a million records of 100 B.
@@ -314,12 +312,13 @@ fn a_million_records() {
     let topic = producer
         .topic_blocking(&topic_name)
         .expect("the topic was created");
-    let history = stream(&topic, count, 100, 11);
+    let mut history = History::default();
+    stream(&topic, count, 100, 11, &mut history);
     producer.close(Duration::from_secs(30));
     read_back(&topic_name, &history);
 }
 
-/// Every Produce version that the broker speaks.
+/// Every Produce version that the broker speaks, one after the other into one topic.
 #[test]
 fn every_produce_version() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -328,9 +327,10 @@ fn every_produce_version() {
         version if version.starts_with("3.9") => 11,
         _ => 13,
     };
+    let topic_name = fresh("versions");
+    create(&topic_name);
+    let mut history = History::default();
     for version in 3..=newest {
-        let topic_name = fresh(&format!("produce-v{version}"));
-        create(&topic_name);
         let producer = Producer::builder()
             .bootstrap(environment("RINGPOST_BOOTSTRAP"))
             .produce_version_max(version)
@@ -341,10 +341,16 @@ fn every_produce_version() {
         let topic = producer
             .topic_blocking(&topic_name)
             .expect("the topic was created");
-        let history = stream(&topic, 2_000, 200, u64::from(version.unsigned_abs()));
+        stream(
+            &topic,
+            2_000,
+            200,
+            u64::from(version.unsigned_abs()),
+            &mut history,
+        );
         producer.close(Duration::from_secs(30));
-        read_back(&topic_name, &history);
     }
+    read_back(&topic_name, &history);
 }
 
 /// What a real broker says to bad input, and how it is told.
@@ -395,7 +401,8 @@ fn refusals() {
         "{failure}"
     );
     // What follows is not harmed, though the refused batch had used up sequence numbers.
-    let history = stream(&topic, 1_000, 100, 5);
+    let mut history = History::default();
+    stream(&topic, 1_000, 100, 5, &mut history);
     producer.close(Duration::from_secs(30));
     read_back(&topic_name, &history);
 }
