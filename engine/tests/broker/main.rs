@@ -9,6 +9,7 @@ mod support;
 mod bad_input;
 mod closing;
 mod content;
+mod embedded;
 mod memory;
 mod outages;
 mod sending;

@@ -1,0 +1,162 @@
+//! A producer that the application's own thread drives.
+
+use std::time::Duration;
+
+use ringpost::{DriverChoice, Outcome, Record, TopicError, TrySendError};
+use ringpost_broker::numbering;
+
+use crate::support::*;
+
+fn it_sends_while_it_is_turned(driver: DriverChoice) {
+    let server = broker_with(|broker| broker.numbered = true);
+    let (producer, mut engine) = builder(&server, driver)
+        .build_embedded()
+        .expect("an engine");
+    let topic = engine
+        .topic(&producer, "own", PATIENCE)
+        .expect("it is made");
+    let mut value = [0; 64];
+    let mut deliveries = Vec::new();
+    for number in 0..5000 {
+        numbering::stamp(&mut value, 1, number);
+        let record = Record::value(&value).partition(0);
+        deliveries.push(topic.try_send(record).expect("room"));
+        if number % 100 == 0 {
+            engine.turn(Duration::ZERO).expect("the kernel works");
+        }
+    }
+    engine
+        .run_until(producer.flush(), PATIENCE)
+        .expect("in time");
+    for (number, delivery) in (0..).zip(deliveries) {
+        let ack = acked(delivery.outcome().expect("settled"));
+        assert_eq!(ack.offset, Some(number));
+    }
+    assert_eq!(producer.stats().total().records_acked, 5000);
+    let report = server.shutdown();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+fn other_threads_may_send(driver: DriverChoice) {
+    let server = broker();
+    let (producer, mut engine) = builder(&server, driver)
+        .build_embedded()
+        .expect("an engine");
+    let topic = engine
+        .topic(&producer, "own", PATIENCE)
+        .expect("it is made");
+    let sender = std::thread::spawn(move || {
+        for n in 0..200_u32 {
+            acked(
+                topic
+                    .send_blocking(Record::value(&n.to_be_bytes()))
+                    .expect("room")
+                    .wait(),
+            );
+        }
+    });
+    for _ in 0..10_000_000_u64 {
+        if sender.is_finished() {
+            break;
+        }
+        engine
+            .turn(Duration::from_millis(1))
+            .expect("the kernel works");
+    }
+    sender.join().expect("no panic");
+    assert_eq!(server.report().records, 200);
+}
+
+fn nobody_to_talk_to(driver: DriverChoice) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    drop(listener);
+    let (producer, mut engine) = builder_at(&address, driver)
+        .connect_timeout(Duration::from_millis(50))
+        .build_embedded()
+        .expect("an engine");
+    let error = engine
+        .topic(&producer, "none", PATIENCE)
+        .expect_err("nobody is there");
+    assert!(error.to_string().contains(&address), "{error}");
+    // Less patience than the settings have.
+    let error = engine
+        .topic(&producer, "none", Duration::ZERO)
+        .expect_err("nobody is there");
+    assert!(matches!(error, TopicError::NoBroker { ref attempts, .. } if !attempts.is_empty()));
+    let (named, mut engine) = builder_at("localhost:1", driver)
+        .connect_timeout(Duration::from_millis(50))
+        .build_embedded()
+        .expect("an engine");
+    let error = engine
+        .topic(&named, "none", PATIENCE)
+        .expect_err("names are not looked up");
+    assert!(
+        error.to_string().contains("addresses, not names"),
+        "{error}"
+    );
+}
+
+fn its_end_settles_everything(driver: DriverChoice) {
+    let server = broker();
+    let (producer, mut engine) = builder(&server, driver)
+        .linger(Duration::from_secs(50))
+        .build_embedded()
+        .expect("an engine");
+    let topic = engine
+        .topic(&producer, "own", PATIENCE)
+        .expect("it is made");
+    let first = topic.try_send(Record::value(b"x")).expect("room");
+    topic.enqueue(Record::value(b"x"), 5).expect("room");
+    // The producer goes first: the next turn ends the engine.
+    drop(producer.clone());
+    assert!(!engine.has_ended());
+    let closed = producer.close(Duration::ZERO);
+    assert!(!closed.in_time);
+    engine.turn(Duration::ZERO).expect("the kernel works");
+    for _ in 0..1000 {
+        if engine.has_ended() {
+            break;
+        }
+        engine.turn(Duration::ZERO).expect("the kernel works");
+    }
+    assert!(engine.has_ended());
+    assert!(matches!(first.outcome(), Some(Outcome::NotWritten(_))));
+    assert!(matches!(
+        drain(&producer, 1)[0].outcome,
+        Outcome::NotWritten(_)
+    ));
+    assert!(matches!(
+        topic.post(Record::value(b"x")),
+        Err(TrySendError::Closed(_))
+    ));
+
+    // The engine goes first, with records in its lanes.
+    let (producer, mut engine) = builder(&server, driver)
+        .linger(Duration::from_secs(50))
+        .build_embedded()
+        .expect("an engine");
+    let topic = engine
+        .topic(&producer, "own", PATIENCE)
+        .expect("it is made");
+    let delivery = topic.try_send(Record::value(b"x")).expect("room");
+    topic.enqueue(Record::value(b"x"), 6).expect("room");
+    drop(engine);
+    assert!(matches!(delivery.outcome(), Some(Outcome::NotWritten(_))));
+    assert_eq!(drain(&producer, 1)[0].tag, 6);
+    assert!(matches!(
+        topic.post(Record::value(b"x")),
+        Err(TrySendError::Closed(_))
+    ));
+    assert!(producer.flush_blocking(Duration::ZERO).is_ok());
+    assert_eq!(producer.stats().total().records_not_written, 2);
+    assert_eq!(producer.stats().memory_in_use, 0);
+    assert!(producer.warm_up_blocking(&[]).is_err());
+}
+
+for_both_drivers!(
+    it_sends_while_it_is_turned,
+    other_threads_may_send,
+    nobody_to_talk_to,
+    its_end_settles_everything,
+);
