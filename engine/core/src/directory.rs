@@ -202,9 +202,16 @@ enum Question {
     Identity { asker: usize },
 }
 
+/// A topic that somebody wants.
 #[derive(Debug)]
 struct Wanted {
     since: Time,
+    /// The round of candidates that was under way then.
+    round: u64,
+    /// It was in a question already.
+    asked: bool,
+    /// When the cluster first answered for it: from then on it is the cluster's turn to make it.
+    answered: Option<Time>,
     known: bool,
 }
 
@@ -226,8 +233,10 @@ pub struct Directory {
     /// Left to try in this round.
     candidates: VecDeque<Candidate>,
     ask_version: i16,
-    /// Rounds in which nobody answered.
+    /// Rounds in which nobody answered, in a row.
     failures: u32,
+    /// Rounds that are over.
+    rounds: u64,
     /// What happened at each address since somebody last answered.
     troubles: Vec<(Arc<str>, Arc<str>)>,
     /// Setup or request deadline, or the end of a rest.
@@ -262,6 +271,7 @@ impl Directory {
             candidates: VecDeque::new(),
             ask_version: Handshake::NEWEST,
             failures: 0,
+            rounds: 0,
             troubles: Vec::new(),
             alarm: Time::NEVER,
             cluster: Arc::default(),
@@ -281,18 +291,26 @@ impl Directory {
 
     /// Wants a topic. It is published, or it fails.
     pub fn want(&mut self, now: Time, topic: &Arc<str>) {
-        let wanted = self.wanted.entry(Arc::clone(topic)).or_insert(Wanted {
-            since: now,
-            known: false,
-        });
-        if wanted.known {
-            self.tasks
-                .push_back(Task::Publish(Arc::clone(&self.cluster)));
-            return;
+        match self.wanted.get(topic) {
+            Some(wanted) if wanted.known => {
+                self.tasks
+                    .push_back(Task::Publish(Arc::clone(&self.cluster)));
+            }
+            // It is being found out; who comes later does not make the others wait longer.
+            Some(_) => {}
+            None => {
+                let wanted = Wanted {
+                    since: now,
+                    round: self.rounds,
+                    asked: false,
+                    answered: None,
+                    known: false,
+                };
+                self.wanted.insert(Arc::clone(topic), wanted);
+                self.refresh_asked = true;
+                self.refresh_not_before = now;
+            }
         }
-        wanted.since = now;
-        self.refresh_asked = true;
-        self.refresh_not_before = now;
     }
 
     /// What is known proved wrong, or a broker cannot be reached.
@@ -302,7 +320,7 @@ impl Directory {
 
     /// Wants a producer id.
     pub fn identify(&mut self, asker: usize) {
-        if !self.identities.contains(&asker) {
+        if self.settings.idempotent && !self.identities.contains(&asker) {
             self.identities.push_back(asker);
         }
     }
@@ -319,7 +337,7 @@ impl Directory {
             .wanted
             .values()
             .filter(|wanted| !wanted.known)
-            .map(|wanted| wanted.since + self.patience())
+            .map(|wanted| self.patience_ends(wanted))
             .min()
             .unwrap_or(Time::NEVER);
         let work = match &self.state {
@@ -344,12 +362,16 @@ impl Directory {
         refresh.min(identity)
     }
 
-    /// How long an unknown topic is waited for: for the cluster to make it, once a broker answers;
-    /// for a broker to answer before.
-    fn patience(&self) -> Duration {
-        match self.state {
-            State::Ready { .. } => self.settings.topic_timeout,
-            _ => self.settings.connect_timeout,
+    /// Until when an unknown topic is waited for: for the cluster to make it, once a broker answered;
+    /// before, for a broker to answer. As long as not all places were tried a little longer: the
+    /// first may be one that takes the whole time and says nothing.
+    fn patience_ends(&self, wanted: &Wanted) -> Time {
+        const PLACES: u32 = 6;
+        let timeout = self.settings.connect_timeout;
+        match wanted.answered {
+            Some(at) => at + self.settings.topic_timeout,
+            None if self.rounds > wanted.round => wanted.since + timeout,
+            None => wanted.since + timeout * PLACES,
         }
     }
 
@@ -410,19 +432,17 @@ impl Directory {
     }
 
     fn give_up_topics(&mut self, now: Time) {
-        let patience = self.patience();
-        let ready = matches!(self.state, State::Ready { .. });
-        let late: Vec<Arc<str>> = self
+        let late: Vec<(Arc<str>, bool)> = self
             .wanted
             .iter()
-            .filter(|(_, wanted)| !wanted.known && wanted.since + patience <= now)
-            .map(|(topic, _)| Arc::clone(topic))
+            .filter(|(_, wanted)| !wanted.known && self.patience_ends(wanted) <= now)
+            .map(|(topic, wanted)| (Arc::clone(topic), wanted.answered.is_some()))
             .collect();
-        for topic in late {
-            let error = if ready {
+        for (topic, answered) in late {
+            let error = if answered {
                 TopicError::Unknown {
                     topic: Arc::clone(&topic),
-                    waited: patience,
+                    waited: self.settings.topic_timeout,
                 }
             } else {
                 TopicError::NoBroker {
@@ -480,14 +500,14 @@ impl Directory {
     }
 
     fn new_round(&mut self) {
-        for broker in self.cluster.brokers.values() {
-            self.candidates
-                .extend(broker.addresses.first().copied().map(Candidate::Address));
-        }
-        for (host, port) in &self.settings.bootstrap {
+        let brokers = self.cluster.brokers.values();
+        let brokers = brokers.map(|broker| (&*broker.host, broker.port));
+        let bootstrap = self.settings.bootstrap.iter();
+        let bootstrap = bootstrap.map(|(host, port)| (host.as_str(), *port));
+        for (host, port) in brokers.chain(bootstrap) {
             self.candidates.push_back(match host.parse::<IpAddr>() {
-                Ok(ip) => Candidate::Address(SocketAddr::new(ip, *port)),
-                Err(_) => Candidate::Name(host.as_str().into(), *port),
+                Ok(ip) => Candidate::Address(SocketAddr::new(ip, port)),
+                Err(_) => Candidate::Name(host.into(), port),
             });
         }
     }
@@ -705,13 +725,6 @@ impl Directory {
                     asked: None,
                 };
                 self.alarm = Time::NEVER;
-                self.failures = 0;
-                self.troubles.clear();
-                self.candidates.clear();
-                for wanted in self.wanted.values_mut().filter(|wanted| !wanted.known) {
-                    // From here on it is the cluster's turn to make the topic.
-                    wanted.since = now;
-                }
             }
             Err(what) => {
                 let place: Arc<str> = address.to_string().into();
@@ -764,6 +777,7 @@ impl Directory {
         self.state = State::Idle;
         self.alarm = Time::NEVER;
         if self.candidates.is_empty() {
+            self.rounds += 1;
             self.failures = self.failures.saturating_add(1);
             self.state = State::Resting;
             self.alarm = now
@@ -810,6 +824,9 @@ impl Directory {
             Question::Identity { asker }
         } else {
             self.refresh_asked = false;
+            for wanted in self.wanted.values_mut() {
+                wanted.asked = true;
+            }
             let header = RequestHeader {
                 api_key: ApiKey::METADATA,
                 version: metadata,
@@ -871,6 +888,10 @@ impl Directory {
                 self.identified(now, asker, &response);
             }
         }
+        // Only now is it clear that this place is a good one: others are not tried in this round.
+        self.failures = 0;
+        self.troubles.clear();
+        self.candidates.clear();
         Ok(())
     }
 
@@ -964,7 +985,15 @@ impl Directory {
             };
             self.fail_topic(topic, error);
         }
-        again |= self.wanted.values().any(|wanted| !wanted.known);
+        let mut new = false;
+        for wanted in self.wanted.values_mut().filter(|wanted| !wanted.known) {
+            again = true;
+            if wanted.asked {
+                wanted.answered.get_or_insert(now);
+            } else {
+                new = true;
+            }
+        }
         let news = !self.answered_before
             || before.brokers != self.cluster.brokers
             || before.topics != self.cluster.topics;
@@ -979,7 +1008,11 @@ impl Directory {
             + self
                 .settings
                 .refresh
-                .delay(self.fruitless + 1, &mut self.random);
+                .delay(self.fruitless.saturating_add(1), &mut self.random);
+        if new {
+            // It came while the others were asked for.
+            self.refresh_not_before = now;
+        }
         self.stale_at = now + self.settings.metadata_max_age;
         for (host, port) in self.unresolved() {
             self.tasks.push_back(Task::Resolve { host, port });
