@@ -224,11 +224,6 @@ impl Lanes {
         self.ready.insert(id.0);
     }
 
-    /// Whether the lane holds nothing.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.bytes == 0)
-    }
-
     fn is_busy(&mut self) -> bool {
         let busy = self.busy > 0;
         self.busy = self.busy.saturating_sub(1);

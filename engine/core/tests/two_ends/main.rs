@@ -7,4 +7,12 @@ mod lanes;
 mod world;
 
 mod batching;
+mod hostile;
+mod idempotence;
+mod metadata;
+mod network;
+mod order;
 mod random;
+mod retry;
+mod steady;
+mod versions;

@@ -107,7 +107,7 @@ fn run(seed: u64) -> World {
     setup.network.fragment = [0, 0, 100][random.below(3)];
     setup.network.send_chunk = [0, 0, 77][random.below(3)];
     let mut world = World::with_topic(setup, "t", 4);
-    let steps = 150;
+    let steps = 100;
     let mut faults = 0;
     for _ in 0..steps {
         for _ in 0..random.below(4) {

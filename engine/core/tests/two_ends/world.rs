@@ -47,6 +47,8 @@ pub(crate) struct Network {
     pub(crate) jitter: Duration,
     /// Bytes travel in fragments of 1 to so many bytes; 0 leaves them whole.
     pub(crate) fragment: usize,
+    /// Between two fragments of an answer at least.
+    pub(crate) pace: Duration,
     /// The kernel takes so many bytes of a frame at once; 0 takes all.
     pub(crate) send_chunk: usize,
 }
@@ -106,6 +108,7 @@ impl Setup {
                 latency: us(500),
                 jitter: Duration::ZERO,
                 fragment: 0,
+                pace: Duration::ZERO,
                 send_chunk: 0,
             },
             batch_bytes: 16 << 10,
@@ -189,6 +192,21 @@ pub(crate) struct Outcome {
     pub(crate) order: u64,
 }
 
+/// Changes answers on their way.
+pub(crate) struct Tamper(Box<dyn FnMut(&mut Vec<u8>)>);
+
+impl Tamper {
+    pub(crate) fn with(change: impl FnMut(&mut Vec<u8>) + 'static) -> Option<Self> {
+        Some(Self(Box::new(change)))
+    }
+}
+
+impl std::fmt::Debug for Tamper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tamper")
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) now: Time,
@@ -221,7 +239,7 @@ pub(crate) struct World {
     pub(crate) deaf: BTreeSet<i32>,
     pub(crate) mute: BTreeSet<i32>,
     /// Answers are handed to the client changed by this.
-    pub(crate) tamper: Option<fn(&mut Vec<u8>)>,
+    pub(crate) tamper: Option<Tamper>,
     wanted: BTreeMap<String, Vec<LaneId>>,
     sockets: BTreeMap<ConnId, Socket>,
     events: BTreeMap<(Time, u64), Event>,
@@ -282,6 +300,27 @@ impl World {
         world.run_until_idle(ms(5_000));
         assert_eq!(world.wanted[topic].len(), partitions as usize);
         world
+    }
+
+    /// As [`World::with_topic`], and one record went to each partition: connections are ready, and
+    /// the lanes are proven.
+    pub(crate) fn warm(setup: Setup, partitions: u32) -> Self {
+        let count = i32::try_from(partitions).expect("few");
+        let mut world = Self::with_topic(setup, "t", count);
+        for lane in 0..partitions {
+            world.append(lane, 20);
+        }
+        world.settle(ms(5_000));
+        world.run_for(ms(100));
+        world.requests.clear();
+        world.connects.clear();
+        world.questions.clear();
+        world
+    }
+
+    /// Bytes from a broker that nobody asked for.
+    pub(crate) fn inject(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.schedule(self.now, Event::ToClient(conn, bytes.to_vec()));
     }
 
     /// Asks the directory for a topic.
@@ -555,7 +594,12 @@ impl World {
             } else {
                 &mut socket.last_down
             };
-            *last = (*last).max(self.now + self.network.latency + jitter);
+            let pace = if up {
+                Duration::ZERO
+            } else {
+                self.network.pace
+            };
+            *last = (*last + pace).max(self.now + self.network.latency + jitter);
             parts.push((*last, rest[..len].to_vec()));
             rest = &rest[len..];
         }
@@ -723,11 +767,11 @@ impl World {
             }
         };
         let node = socket.node;
-        if let Some(tamper) = self.tamper
+        if let Some(tamper) = &mut self.tamper
             && conn.slot != Directory::SLOT
             && !out.is_empty()
         {
-            tamper(&mut out);
+            (tamper.0)(&mut out);
         }
         if !self.mute.contains(&node) {
             for (at, part) in self.fragments(conn, &out, false) {
@@ -819,6 +863,16 @@ impl World {
     /// The batches of a partition's log.
     pub(crate) fn log(&self, topic: &str, partition: i32) -> Vec<FoundBatch> {
         batches(topic, partition, &self.broker.log(topic, partition))
+    }
+
+    /// The log holds every record at most once, in order, and nothing foreign.
+    pub(crate) fn check_logs(&self) {
+        for (id, lane) in (0u32..).zip(&self.lanes.lanes) {
+            let log = self.log(&lane.topic, lane.partition);
+            let records: Vec<_> = log.into_iter().flat_map(|batch| batch.records).collect();
+            assert!(records.iter().all(|(stream, _)| *stream == u64::from(id)));
+            assert!(records.is_sorted_by(|a, b| a.1 < b.1), "{records:?}");
+        }
     }
 
     /// Compares what was reported with what the logs hold. `once`: with idempotence.

@@ -1,0 +1,164 @@
+//! Answers that no good broker gives.
+
+use ringpost_core::id::BrokerId;
+use ringpost_core::outcome::{Cause, Verdict};
+
+use crate::world::{Setup, Tamper, World, ms, us};
+
+/// Where an answer to Produce has its correlation id.
+const CORRELATION_AT: usize = 4;
+
+#[test]
+fn h6_a_wrong_correlation_id_ends_the_connection_and_acks_nothing() {
+    for change in [1u8, 2, 0x80, 0xff] {
+        let mut world = World::warm(Setup::new(1), 1);
+        let mut once = true;
+        world.tamper = Tamper::with(move |answer| {
+            if std::mem::take(&mut once) {
+                answer[CORRELATION_AT + 3] ^= change;
+            }
+        });
+        world.append(0, 100);
+        world.settle(ms(5_000));
+        assert!(world.all_acked());
+        assert_eq!(world.dispatcher.counters().connection_failures, 1);
+        assert_eq!(world.broker.report().retries_recognised, 1);
+        world.check(true);
+    }
+}
+
+#[test]
+fn h6_swapped_repeated_and_unasked_answers_end_the_connection() {
+    // Repeated: the second finds nothing in flight.
+    let mut world = World::warm(Setup::new(1), 1);
+    let mut once = true;
+    world.tamper = Tamper::with(move |answer| {
+        if std::mem::take(&mut once) {
+            answer.extend_from_within(..);
+        }
+    });
+    world.append(0, 100);
+    world.settle(ms(5_000));
+    world.run_for(ms(5));
+    assert_eq!(world.dispatcher.counters().connection_failures, 1);
+    world.append(0, 100);
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    world.check(true);
+
+    // Nobody asked.
+    let mut world = World::warm(Setup::new(1), 1);
+    for conn in world.open_connections() {
+        world.inject(conn, &[0, 0, 0, 4, 0, 0, 0, 0]);
+    }
+    world.run_for(ms(5));
+    assert_eq!(world.dispatcher.counters().connection_failures, 1);
+
+    // Before negotiation was asked for.
+    let mut world = World::with_topic(Setup::new(1), "t", 1);
+    world.append(0, 100);
+    world.run_for(us(500));
+    let conn = world.connects.last().expect("tried").1;
+    world.inject(conn, &[0, 0, 0, 4, 0, 0, 0, 0]);
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    world.check(true);
+}
+
+#[test]
+fn h1_absurd_frame_lengths_end_the_connection() {
+    for length in [-1i32, i32::MIN, i32::MAX, 5 << 20] {
+        let mut world = World::warm(Setup::new(1), 1);
+        let mut once = true;
+        world.tamper = Tamper::with(move |answer| {
+            if std::mem::take(&mut once) {
+                answer[..4].copy_from_slice(&length.to_be_bytes());
+            }
+        });
+        world.append(0, 100);
+        world.settle(ms(5_000));
+        assert!(world.all_acked());
+        assert_eq!(world.dispatcher.counters().connection_failures, 1);
+        world.check(true);
+    }
+}
+
+#[test]
+fn h12_every_flipped_bit_of_an_answer_leaves_the_log_right() {
+    let mut world = World::warm(Setup::new(1), 2);
+    let len = std::rc::Rc::new(std::cell::Cell::new(0));
+    let seen = std::rc::Rc::clone(&len);
+    world.tamper = Tamper::with(move |answer| seen.set(answer.len()));
+    world.append(0, 100);
+    world.append(1, 100);
+    world.settle(ms(100));
+    let len = len.get();
+    assert!(len > 40);
+    for bit in 0..len * 8 {
+        let setup = Setup::new(1).settings(|s| s.request_timeout = ms(500));
+        let mut world = World::warm(setup, 2);
+        let mut once = true;
+        world.tamper = Tamper::with(move |answer| {
+            if std::mem::take(&mut once) {
+                answer[bit / 8] ^= 1 << (bit % 8);
+            }
+        });
+        world.append(0, 100);
+        world.append(1, 100);
+        world.settle(ms(130_000));
+        world.run_for(ms(61_000));
+        world.check_logs();
+        // A flipped code can claim anything; a flipped offset cannot be told. Nothing else may.
+        let lost = world.count(|verdict| matches!(verdict, Verdict::Sent));
+        assert_eq!(lost, 0);
+        for (key, outcome) in &world.outcomes {
+            let there = world
+                .log("t", i32::try_from(key.0).expect("few"))
+                .iter()
+                .any(|batch| batch.records.contains(&(u64::from(key.0), key.1)));
+            let acked = matches!(outcome.verdict, Verdict::Acked { .. });
+            assert!(there || !acked, "bit {bit}: acked and not there");
+        }
+    }
+}
+
+#[test]
+fn h5_a_strangers_words_are_escaped() {
+    let mut world = World::warm(Setup::new(1), 1);
+    let conn = *world.open_connections().last().expect("warm");
+    world.append(0, 100);
+    world.run_for(ms(0));
+    world.inject(conn, b"\0\0\0\x20HTTP/1.1 400 Bad Request\x1b[2J\r\n\r\n");
+    world.settle(ms(5_000));
+    for outcome in world.outcomes.values() {
+        if let Verdict::NotWritten(f) | Verdict::Unknown(f) = &outcome.verdict {
+            assert!(!f.to_string().contains('\x1b'));
+        }
+    }
+    let cause = Cause::Broker {
+        broker: BrokerId(1),
+        code: ringpost_broker::ErrorCode::POLICY_VIOLATION,
+        message: Some("\x1b[2J\0".into()),
+    };
+    assert!(!cause.to_string().contains(['\x1b', '\0']));
+    assert!(world.all_acked());
+}
+
+#[test]
+fn h14_an_answer_that_trickles_in_is_still_late() {
+    let setup = Setup::new(1)
+        .settings(|s| s.request_timeout = ms(2_000))
+        .network(|n| n.fragment = 1);
+    let mut world = World::warm(setup, 1);
+    world.network.pace = ms(1_000);
+    let start = world.now;
+    world.append(0, 20);
+    while world.dispatcher.counters().connection_failures == 0 {
+        assert!(world.step(start + ms(10_000)));
+    }
+    assert_eq!(world.now, start + ms(2_000));
+    world.network.pace = ms(0);
+    world.settle(ms(20_000));
+    assert!(world.all_acked());
+    world.check(true);
+}

@@ -1,0 +1,391 @@
+//! Sequences, epochs, and batches that may be stored.
+
+use std::time::Duration;
+
+use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
+use ringpost_core::outcome::{Verdict, Why};
+use ringpost_core::settings::Linger;
+
+use crate::world::{Setup, World, batches_of, ms, us};
+
+fn impatient(nodes: i32) -> Setup {
+    Setup::new(nodes).settings(|s| {
+        s.linger = Linger::Auto {
+            gap: Duration::ZERO,
+        };
+    })
+}
+
+fn append_each_alone(world: &mut World, lane: u32, count: usize) {
+    for _ in 0..count {
+        world.append(lane, 100);
+        world.run_for(us(10));
+    }
+}
+
+fn why(world: &World, lane: u32, number: u64) -> (&'static str, Why) {
+    match &world.outcome(lane, number).verdict {
+        Verdict::Unknown(failure) => ("unknown", failure.why),
+        Verdict::NotWritten(failure) => ("not written", failure.why),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn i1_lost_answers_after_the_append_leave_each_batch_there_once_and_no_sixth_in_flight() {
+    for lost in 1..=5 {
+        let mut world = World::warm(impatient(1), 1);
+        for _ in 0..lost {
+            let faults = world.broker.faults();
+            faults.next_request(ApiKey::Produce, Some(RequestFault::Silence));
+        }
+        append_each_alone(&mut world, 0, 9);
+        assert_eq!(world.requests.len(), 5, "never a sixth in flight");
+        let conn = world.requests[0].conn;
+        world.run_for(ms(5));
+        world.reset(conn);
+        world.settle(ms(20_000));
+        assert!(world.all_acked());
+        assert_eq!(world.dispatcher.counters().epoch_bumps, 0);
+        world.check(true);
+    }
+}
+
+#[test]
+fn i2_out_of_order_at_the_head_of_the_line_starts_a_new_epoch_and_loses_nothing() {
+    let mut world = World::warm(impatient(1), 1);
+    let code = ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER;
+    let faults = world.broker.faults();
+    faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+    append_each_alone(&mut world, 0, 5);
+    world.settle(ms(20_000));
+    assert!(world.all_acked());
+    assert_eq!(world.dispatcher.counters().epoch_bumps, 1);
+    let log = world.log("t", 0);
+    let stamp = |n: usize| (log[n].header.producer_epoch, log[n].header.base_sequence);
+    assert_eq!((stamp(0), stamp(1)), ((0, 0), (1, 0)));
+    world.check(true);
+}
+
+#[test]
+fn i3_out_of_order_behind_a_failed_predecessor_is_tried_again_in_order_without_a_new_epoch() {
+    let mut world = World::warm(impatient(1), 1);
+    let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+    let faults = world.broker.faults();
+    faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+    append_each_alone(&mut world, 0, 5);
+    world.settle(ms(20_000));
+    assert!(world.all_acked());
+    assert_eq!(world.broker.report().out_of_sequence, 4);
+    assert_eq!(world.dispatcher.counters().epoch_bumps, 0);
+    world.check(true);
+}
+
+#[test]
+fn i4_a_reset_with_some_of_five_stored_goes_on_without_a_new_epoch() {
+    for stored in 0..=5 {
+        let mut world = World::warm(impatient(1), 1);
+        for n in 0..5 {
+            let fault = if n < stored {
+                RequestFault::Silence
+            } else {
+                RequestFault::Ignore
+            };
+            world
+                .broker
+                .faults()
+                .next_request(ApiKey::Produce, Some(fault));
+        }
+        append_each_alone(&mut world, 0, 5);
+        world.run_for(ms(5));
+        world.reset(world.requests[0].conn);
+        append_each_alone(&mut world, 0, 5);
+        world.settle(ms(20_000));
+        assert!(world.all_acked());
+        assert_eq!(world.dispatcher.counters().epoch_bumps, 0);
+        world.check(true);
+    }
+}
+
+#[test]
+fn i5_stored_perhaps_is_tried_past_the_limit_and_later_success_acks_it() {
+    for code in [
+        ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        ErrorCode::REQUEST_TIMED_OUT,
+    ] {
+        let setup = impatient(1).settings(|s| s.retry.attempts_max = Some(2));
+        let mut world = World::warm(setup, 1);
+        for _ in 0..6 {
+            let faults = world.broker.faults();
+            faults.next_batch("t", 0, PartitionFault::ErrorAfter(code));
+        }
+        world.append(0, 100);
+        world.settle(ms(20_000));
+        assert!(world.all_acked());
+        assert_eq!(world.requests.len(), 7);
+        world.check(true);
+    }
+}
+
+#[test]
+fn i6_a_gap_in_the_sequence_is_only_where_a_failure_was_reported() {
+    // The first of five is refused for good: the others come back, are given new numbers, and follow.
+    let mut world = World::warm(impatient(1), 2);
+    let fault = PartitionFault::ErrorBefore(ErrorCode::MESSAGE_TOO_LARGE);
+    world.broker.faults().next_batch("t", 0, fault);
+    append_each_alone(&mut world, 0, 8);
+    append_each_alone(&mut world, 1, 3);
+    world.settle(ms(20_000));
+    assert_eq!(why(&world, 0, 1), ("not written", Why::Rejected));
+    assert!((2..9).all(|n| world.is_acked(0, n)));
+    assert_eq!(world.dispatcher.counters().epoch_bumps, 1);
+    let epochs = world
+        .log("t", 1)
+        .into_iter()
+        .map(|b| b.header.producer_epoch);
+    assert!(
+        epochs.eq(world.log("t", 1).iter().map(|_| 0)),
+        "the other is not touched"
+    );
+    world.check(true);
+}
+
+#[test]
+fn i6_a_waiting_batch_that_expires_leaves_its_followers_whole() {
+    let setup = impatient(1).settings(|s| {
+        s.delivery_timeout = ms(300);
+        s.retry.backoff.initial = ms(400);
+    });
+    let mut world = World::warm(setup, 1);
+    let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+    let faults = world.broker.faults();
+    faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+    world.append(0, 100);
+    world.run_for(ms(250));
+    // Later records have more time.
+    append_each_alone(&mut world, 0, 3);
+    world.run_for(ms(100));
+    append_each_alone(&mut world, 0, 3);
+    world.settle(ms(20_000));
+    assert_eq!(why(&world, 0, 1), ("not written", Why::Expired));
+    assert!((2..8).all(|n| world.is_acked(0, n)), "{:?}", world.outcomes);
+    world.check(true);
+}
+
+#[test]
+fn i7_a_batch_that_expires_in_flight_is_unknown_and_its_connection_is_closed() {
+    let setup = impatient(1).settings(|s| s.delivery_timeout = ms(300));
+    let mut world = World::warm(setup, 1);
+    let faults = world.broker.faults();
+    faults.next_request(ApiKey::Produce, Some(RequestFault::Delay(2_000)));
+    let start = world.now;
+    world.append(0, 100);
+    world.run_for(ms(250));
+    let conn = world.requests[0].conn;
+    append_each_alone(&mut world, 0, 2);
+    world.settle(ms(20_000));
+    assert_eq!(why(&world, 0, 1), ("unknown", Why::Expired));
+    assert_eq!(world.outcome(0, 1).at, start + ms(300));
+    assert!(!world.open_connections().contains(&conn));
+    assert!(
+        world.is_acked(0, 2) && world.is_acked(0, 3),
+        "settled before its numbers are used"
+    );
+    world.check(true);
+}
+
+#[test]
+fn i8_a_new_epoch_because_of_one_partition_leaves_another_its_old_one_until_it_drained() {
+    let mut world = World::warm(impatient(1), 2);
+    // Partition 1 may be stored; partition 0 breaks meanwhile.
+    let faults = world.broker.faults();
+    for _ in 0..3 {
+        faults.next_batch(
+            "t",
+            1,
+            PartitionFault::ErrorAfter(ErrorCode::REQUEST_TIMED_OUT),
+        );
+    }
+    faults.next_batch(
+        "t",
+        0,
+        PartitionFault::ErrorBefore(ErrorCode::INVALID_RECORD),
+    );
+    world.append(1, 100);
+    world.run_for(us(10));
+    append_each_alone(&mut world, 0, 3);
+    world.settle(ms(20_000));
+    assert_eq!(world.dispatcher.counters().epoch_bumps, 1);
+    let epochs = |partition| {
+        let log = world.log("t", partition).into_iter();
+        log.map(|b| b.header.producer_epoch).collect::<Vec<_>>()
+    };
+    assert_eq!(epochs(1), [0, 0]);
+    assert_eq!(epochs(0), [0, 1, 1]);
+    let of_one = world
+        .requests
+        .iter()
+        .flat_map(batches_of)
+        .filter(|b| b.partition == 1);
+    assert!(of_one.map(|b| b.header.producer_epoch).eq([0; 4]));
+    world.check(true);
+}
+
+#[test]
+fn i8_a_partition_that_breaks_with_a_batch_perhaps_stored_settles_that_first() {
+    // Batch 1 is refused for good, the answer for batch 2 is lost, so is the connection.
+    for two in [PartitionFault::OmitBefore, PartitionFault::OmitAfter] {
+        let mut world = World::warm(impatient(1), 1);
+        let faults = world.broker.faults();
+        faults.next_batch(
+            "t",
+            0,
+            PartitionFault::ErrorBefore(ErrorCode::INVALID_RECORD),
+        );
+        faults.next_batch("t", 0, two);
+        let start = world.now;
+        append_each_alone(&mut world, 0, 4);
+        world.settle(ms(20_000));
+        assert!(world.now < start + ms(5_000), "not only at the deadline");
+        assert_eq!(why(&world, 0, 1), ("not written", Why::Rejected));
+        assert!(world.is_acked(0, 3) && world.is_acked(0, 4));
+        world.check(true);
+    }
+}
+
+#[test]
+fn i9_a_broker_that_forgot_the_producer_is_met_with_a_new_epoch() {
+    for code in [
+        ErrorCode::UNKNOWN_PRODUCER_ID,
+        ErrorCode::INVALID_PRODUCER_EPOCH,
+    ] {
+        let mut world = World::warm(impatient(1), 1);
+        let faults = world.broker.faults();
+        faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+        append_each_alone(&mut world, 0, 3);
+        world.settle(ms(20_000));
+        assert!(world.all_acked());
+        assert_eq!(world.dispatcher.counters().epoch_bumps, 1);
+        world.check(true);
+    }
+}
+
+#[test]
+fn i9_what_may_be_stored_under_forgotten_numbers_is_unknown() {
+    let mut world = World::warm(impatient(1), 1);
+    let faults = world.broker.faults();
+    faults.next_batch(
+        "t",
+        0,
+        PartitionFault::ErrorAfter(ErrorCode::REQUEST_TIMED_OUT),
+    );
+    faults.next_batch(
+        "t",
+        0,
+        PartitionFault::ErrorBefore(ErrorCode::UNKNOWN_PRODUCER_ID),
+    );
+    world.append(0, 100);
+    world.run_for(ms(500));
+    world.append(0, 100);
+    world.settle(ms(20_000));
+    assert_eq!(why(&world, 0, 1), ("unknown", Why::SequenceBroken));
+    assert!(world.is_acked(0, 2));
+    world.check(true);
+}
+
+#[test]
+fn i11_a_producer_id_that_is_not_given_yet_is_asked_for_again() {
+    for code in [
+        ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
+        ErrorCode::REQUEST_TIMED_OUT,
+        ErrorCode::COORDINATOR_NOT_AVAILABLE,
+    ] {
+        let mut world = World::with_topic(impatient(1), "t", 1);
+        for _ in 0..3 {
+            let fault = Some(RequestFault::Error(code));
+            world
+                .broker
+                .faults()
+                .next_request(ApiKey::InitProducerId, fault);
+        }
+        world.append(0, 100);
+        world.settle(ms(5_000));
+        assert!(world.all_acked());
+        world.check(true);
+    }
+}
+
+#[test]
+fn i11_a_producer_id_refused_for_good_ends_what_waits_and_later_records_ask_again() {
+    let mut world = World::with_topic(impatient(1), "t", 2);
+    let code = ErrorCode::CLUSTER_AUTHORIZATION_FAILED;
+    let fault = Some(RequestFault::Error(code));
+    world
+        .broker
+        .faults()
+        .next_request(ApiKey::InitProducerId, fault);
+    let start = world.now;
+    world.append(0, 100);
+    world.append(1, 100);
+    world.settle(ms(5_000));
+    assert!(world.now < start + ms(50), "no timeout");
+    assert_eq!(why(&world, 0, 0), ("not written", Why::Rejected));
+    assert_eq!(why(&world, 1, 0), ("not written", Why::Rejected));
+    world.append(0, 100);
+    world.settle(ms(5_000));
+    assert!(world.is_acked(0, 1));
+    world.check(true);
+}
+
+#[test]
+fn i12_a_leader_that_moves_there_and_back_gets_nothing_before_the_other_answered() {
+    // That nothing of a lane flies on two connections is an invariant, looked at in every step.
+    for answers in [
+        RequestFault::Silence,
+        RequestFault::Ignore,
+        RequestFault::Delay(50),
+    ] {
+        let setup = impatient(2).settings(|s| s.request_timeout = ms(400));
+        let mut world = World::warm(setup, 1);
+        for node in [2, 1, 2] {
+            let faults = world.broker.faults();
+            faults.next_request(ApiKey::Produce, Some(answers));
+            append_each_alone(&mut world, 0, 3);
+            world.broker.move_leader("t", 0, node);
+            append_each_alone(&mut world, 0, 3);
+            world.directory.refresh();
+            world.run_for(ms(150));
+        }
+        world.settle(ms(20_000));
+        assert!(world.all_acked());
+        let nodes = |node| world.requests.iter().filter(|r| r.node == node).count();
+        assert!(nodes(1) > 0 && nodes(2) > 0);
+        world.check(true);
+    }
+}
+
+#[test]
+fn i13_epochs_used_up_lead_to_another_producer_id() {
+    // Kafka's epochs are 16 bits; each failure here takes one.
+    let mut world = World::warm(impatient(1), 1);
+    let now = world.now;
+    world
+        .dispatcher
+        .identity(ringpost_core::id::ProducerIdentity {
+            id: 77,
+            epoch: i16::MAX - 1,
+        });
+    world.run_for((now + ms(1)).since(now));
+    let code = ErrorCode::UNKNOWN_PRODUCER_ID;
+    for _ in 0..3 {
+        let faults = world.broker.faults();
+        faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+        world.append(0, 100);
+        world.settle(ms(5_000));
+    }
+    assert!(world.all_acked());
+    let log = world.log("t", 0);
+    let ids: std::collections::BTreeSet<_> = log.iter().map(|b| b.header.producer_id).collect();
+    assert!(ids.len() >= 3, "{ids:?}");
+    world.check(true);
+}

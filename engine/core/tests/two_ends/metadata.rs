@@ -1,0 +1,442 @@
+//! Topics, leaders and addresses that change: directory and dispatcher together.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ringpost_broker::{ApiKey, Broker, ErrorCode, PartitionFault, RequestFault};
+use ringpost_core::directory::TopicError;
+use ringpost_core::id::{BrokerId, LaneId};
+use ringpost_core::time::Time;
+
+use crate::world::{Setup, World, address, ms};
+
+fn asked_at(world: &World) -> Vec<Time> {
+    let is_metadata = |frame: &[u8]| frame[4..6] == [0, 3];
+    let questions = world.questions.iter();
+    let metadata = questions.filter(|(_, frame)| is_metadata(frame));
+    metadata.map(|(at, _)| *at).collect()
+}
+
+#[test]
+fn m2_an_unknown_topic_fails_after_the_propagation_window_and_not_before() {
+    let mut world = World::new(Setup::new(1));
+    let start = world.now;
+    world.want("t");
+    world.run_for(ms(20_000));
+    assert!(world.failed_topics.is_empty());
+    // Others who want it too do not keep it waiting.
+    world.want("t");
+    world.run_for(ms(20_000));
+    let [(at, _, TopicError::Unknown { .. })] = &world.failed_topics[..] else {
+        panic!("{:?}", world.failed_topics)
+    };
+    assert!(
+        at.since(start) >= ms(30_000) && at.since(start) < ms(30_100),
+        "{:?}",
+        at.since(start)
+    );
+}
+
+#[test]
+fn m2_a_topic_made_within_the_window_is_found() {
+    let mut world = World::new(Setup::new(1));
+    world.want("t");
+    world.run_for(ms(20_000));
+    world.broker.create_topic("t", 2).expect("fresh");
+    world.run_for(ms(2_000));
+    assert_eq!(world.lanes_of("t").len(), 2);
+    world.append(1, 100);
+    world.settle(ms(100));
+    world.check(true);
+}
+
+#[test]
+fn m3_invalid_names_and_denied_topics_fail_at_once() {
+    let mut world = World::new(Setup::new(1));
+    let start = world.now;
+    world.want("not a name");
+    world.run_for(ms(100));
+    let code = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+    let denied = Some(RequestFault::Error(code));
+    world.broker.faults().next_request(ApiKey::Metadata, denied);
+    world.want("t");
+    world.run_for(ms(100));
+    let codes: Vec<_> = world
+        .failed_topics
+        .iter()
+        .map(|(at, _, error)| match error {
+            TopicError::Refused { code, .. } => (*code, at.since(start) < ms(200)),
+            other => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(
+        codes,
+        [(ErrorCode::INVALID_TOPIC_EXCEPTION, true), (code, true)]
+    );
+}
+
+#[test]
+fn m4_new_partitions_are_used_and_nothing_is_lost() {
+    let setup = Setup::new(2).directory(|d| d.metadata_max_age = ms(500));
+    let mut world = World::warm(setup, 2);
+    for round in 0..100 {
+        if round == 30 {
+            world.broker.grow_topic("t", 5).expect("it grows");
+        }
+        for lane in world.lanes_of("t") {
+            world.append(lane.0, 100);
+        }
+        world.run_for(ms(20));
+    }
+    world.settle(ms(5_000));
+    assert_eq!(world.lanes_of("t").len(), 5);
+    assert!(world.all_acked());
+    world.check(true);
+}
+
+#[test]
+fn m6_a_topic_that_is_denied_for_a_while_keeps_its_queues_and_sequences() {
+    let mut world = World::warm(Setup::new(1), 2);
+    let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    let faults = world.broker.faults();
+    faults.every_request(ApiKey::Metadata, Some(RequestFault::Error(code)));
+    faults.every_batch("t", 0, PartitionFault::ErrorBefore(code));
+    faults.every_batch("t", 1, PartitionFault::ErrorBefore(code));
+    for _ in 0..20 {
+        world.append(0, 100);
+        world.append(1, 100);
+        world.run_for(ms(100));
+    }
+    assert_eq!(world.lanes_of("t").len(), 2);
+    world.broker.faults().heal();
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    assert_eq!(world.dispatcher.counters().epoch_bumps, 0);
+    world.check(true);
+}
+
+#[test]
+fn m8_records_for_a_partition_without_a_leader_wait_for_one() {
+    let mut world = World::warm(Setup::new(2), 2);
+    for node in [1, 2] {
+        world.stop_node(node);
+        world.broker.set_node_up(node, false);
+    }
+    // One broker is left to tell of it.
+    world.start_node(1);
+    world.directory.refresh();
+    world.run_for(ms(1_000));
+    world.append(0, 100);
+    world.append(1, 100);
+    world.run_for(ms(20_000));
+    assert_eq!(world.unsettled(), 2);
+    for node in [1, 2] {
+        world.start_node(node);
+        world.broker.set_node_up(node, true);
+    }
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    world.check(true);
+}
+
+#[test]
+fn m9_an_older_leader_epoch_is_not_followed() {
+    let mut world = World::warm(Setup::new(2), 1);
+    let old = Arc::clone(&world.cluster);
+    world.broker.move_leader("t", 0, 2);
+    world.directory.refresh();
+    world.run_for(ms(200));
+    let to_two = world.dispatcher.connection_of(LaneId(0));
+    let now = world.now;
+    world.dispatcher.metadata(now, &old);
+    assert_eq!(world.dispatcher.connection_of(LaneId(0)), to_two);
+    world.append(0, 100);
+    world.settle(ms(100));
+    assert_eq!(world.requests.last().expect("sent").node, 2);
+    world.check(true);
+}
+
+#[test]
+fn m10_a_leader_hint_is_followed_without_asking_for_metadata() {
+    for in_flight in [1, 4] {
+        let setup = Setup::new(2).settings(|s| {
+            s.linger = ringpost_core::settings::Linger::Auto { gap: ms(0) };
+        });
+        let mut world = World::warm(setup, 1);
+        world.broker.move_leader("t", 0, 2);
+        let start = world.now;
+        for _ in 0..in_flight {
+            world.append(0, 100);
+            world.run_for(ms(0));
+        }
+        world.settle(ms(1_000));
+        assert!(
+            world.now.since(start) <= ms(8),
+            "{:?}",
+            world.now.since(start)
+        );
+        assert_eq!(asked_at(&world), [], "no metadata");
+        world.check(true);
+    }
+    // A broker too old for hints.
+    let setup = Setup::new(2).broker(|b| {
+        b.versions = b.versions.clone().with(ApiKey::Produce, 0, 9);
+    });
+    let mut world = World::warm(setup, 1);
+    world.broker.move_leader("t", 0, 2);
+    world.append(0, 100);
+    world.settle(ms(1_000));
+    assert_eq!(asked_at(&world).len(), 1);
+    world.check(true);
+}
+
+#[test]
+fn m11_not_leader_for_ever_asks_for_metadata_ever_more_rarely() {
+    let mut world = World::warm(Setup::new(1), 1);
+    let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    world.broker.faults().every_batch("t", 0, fault);
+    world.append(0, 100);
+    world.run_for(ms(30_000));
+    let asked = asked_at(&world);
+    assert!((20..45).contains(&asked.len()), "{}", asked.len());
+    let last = asked[asked.len() - 1].since(asked[asked.len() - 2]);
+    assert!(last >= ms(800), "{last:?}");
+    world.broker.faults().heal();
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    world.check(true);
+}
+
+#[test]
+fn m12_a_broker_that_moved_is_left_for_its_new_address() {
+    let mut world = World::warm(Setup::new(2), 1);
+    let there = address(9);
+    world.listening.insert(there, 1);
+    world.broker.set_node_address(1, "10.0.0.9", 9092);
+    world.directory.refresh();
+    world.run_for(ms(200));
+    world.append(0, 100);
+    world.settle(ms(1_000));
+    let to: Vec<_> = world
+        .connects
+        .iter()
+        .filter(|c| c.1.slot != 0)
+        .map(|c| c.2)
+        .collect();
+    assert_eq!(to, [there]);
+    world.check(true);
+}
+
+#[test]
+fn m12_two_ids_at_one_address_are_two_brokers() {
+    let setup = Setup::new(2).broker(|b| b.nodes[1].host = "10.0.0.1".to_owned());
+    let mut world = World::with_topic(setup, "t", 2);
+    let now = world.now;
+    world.dispatcher.warm_up(now);
+    world.run_for(ms(10));
+    assert_eq!(world.dispatcher.connection_count(), 2);
+    let slots: BTreeSet<_> = world
+        .connects
+        .iter()
+        .map(|(_, conn, _)| conn.slot)
+        .collect();
+    assert_eq!(slots.len(), 3, "two and the directory's");
+    assert!(world.dispatcher.is_warm());
+}
+
+#[test]
+fn m13_every_address_of_a_name_is_tried_and_names_are_resolved_anew() {
+    for dark in [false, true] {
+        let setup = Setup::new(1).directory(|d| {
+            d.bootstrap = vec![("nowhere".to_owned(), 1), ("kafka".to_owned(), 9092)];
+        });
+        let mut world = World::new(setup);
+        let addresses = vec![address(7), address(8), address(1)];
+        world.names.insert("kafka".to_owned(), Ok(addresses));
+        if dark {
+            world.dark.insert(address(7));
+        }
+        world.broker.create_topic("t", 1).expect("fresh");
+        world.want("t");
+        world.run_for(ms(15_000));
+        assert_eq!(
+            world.lanes_of("t").len(),
+            1,
+            "{dark}: {:?}",
+            world.failed_topics
+        );
+    }
+    // The name is not known at first.
+    let setup = Setup::new(1).directory(|d| d.bootstrap = vec![("kafka".to_owned(), 9092)]);
+    let mut world = World::new(setup);
+    world.broker.create_topic("t", 1).expect("fresh");
+    world.want("t");
+    world.run_for(ms(3_000));
+    world.names.insert("kafka".to_owned(), Ok(vec![address(1)]));
+    world.run_for(ms(3_000));
+    assert_eq!(world.lanes_of("t").len(), 1);
+    assert!((4..=12).contains(&world.resolved), "{}", world.resolved);
+}
+
+#[test]
+fn m13_a_broker_whose_name_resolves_late_or_elsewhere_is_reached() {
+    let setup = Setup::new(1).broker(|b| b.nodes[0].host = "broker".to_owned());
+    let mut world = World::with_topic(setup, "t", 1);
+    world.append(0, 100);
+    world.run_for(ms(2_000));
+    assert_eq!(world.unsettled(), 1);
+    world
+        .names
+        .insert("broker".to_owned(), Ok(vec![address(1)]));
+    world.settle(ms(5_000));
+    // It moves: a refused connection makes the directory look again.
+    world.stop_node(1);
+    world.listening.insert(address(5), 1);
+    world
+        .names
+        .insert("broker".to_owned(), Ok(vec![address(5)]));
+    world.append(0, 100);
+    world.settle(ms(10_000));
+    assert!(world.all_acked());
+    world.check(true);
+}
+
+#[test]
+fn m15_a_cluster_that_moved_altogether_is_found_again_at_the_bootstrap_names() {
+    let setup = Setup::new(2).directory(|d| d.bootstrap = vec![("kafka".to_owned(), 9092)]);
+    let mut world = World::new(setup);
+    world.names.insert("kafka".to_owned(), Ok(vec![address(1)]));
+    world.broker.create_topic("t", 2).expect("fresh");
+    world.want("t");
+    world.run_for(ms(100));
+    world.append(0, 100);
+    world.append(1, 100);
+    world.settle(ms(1_000));
+    for (node, elsewhere) in [(1, 11), (2, 12)] {
+        world.stop_node(node);
+        world.listening.insert(address(elsewhere), node);
+        let host = address(elsewhere).ip().to_string();
+        world.broker.set_node_address(node, &host, 9092);
+    }
+    world
+        .names
+        .insert("kafka".to_owned(), Ok(vec![address(11)]));
+    world.connects.clear();
+    world.append(0, 100);
+    world.append(1, 100);
+    world.settle(ms(20_000));
+    assert!(world.all_acked());
+    assert!(world.connects.len() < 30, "{}", world.connects.len());
+    world.check(true);
+}
+
+#[test]
+fn m16_another_cluster_at_the_same_address_is_told_and_not_mixed_in() {
+    let mut world = World::warm(Setup::new(2), 3);
+    assert_eq!(world.cluster_changes, 0);
+    let mut other = Setup::new(1).broker;
+    other.cluster_id = "another".to_owned();
+    other.seed = 99;
+    world.broker = Broker::new(other);
+    world.broker.create_topic("t", 1).expect("fresh");
+    world.hang_up(1);
+    world.hang_up(2);
+    world.directory.refresh();
+    world.run_for(ms(1_000));
+    assert_eq!(world.cluster_changes, 1);
+    assert_eq!(world.cluster.topics["t"].partitions.len(), 1);
+    assert_eq!(world.cluster.brokers.len(), 1);
+}
+
+#[test]
+fn m17_an_outage_of_metadata_longer_than_its_age_stops_no_record() {
+    let setup = Setup::new(1).directory(|d| {
+        d.metadata_max_age = ms(300);
+        d.request_timeout = ms(500);
+    });
+    let mut world = World::warm(setup, 2);
+    let faults = world.broker.faults();
+    faults.every_request(ApiKey::Metadata, Some(RequestFault::Ignore));
+    for _ in 0..100 {
+        world.append(0, 100);
+        world.append(1, 100);
+        world.run_for(ms(50));
+    }
+    world.broker.faults().heal();
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    world.run_for(ms(5_000));
+    world.check(true);
+}
+
+#[test]
+fn m18_the_first_records_to_fifty_new_topics_take_round_trips_and_no_scans() {
+    let mut world = World::new(Setup::new(3));
+    let names: Vec<_> = (0..50).map(|n| format!("topic-{n}")).collect();
+    for name in &names {
+        world.broker.create_topic(name, 1).expect("fresh");
+    }
+    let start = world.now;
+    // One after the other, as threads come: each while another is being asked for.
+    for name in &names {
+        world.want(name);
+        world.run_for(crate::world::us(50));
+    }
+    world.run_for(ms(5));
+    for name in &names {
+        assert_eq!(
+            world.lanes_of(name).len(),
+            1,
+            "{name} after {:?}",
+            world.now.since(start)
+        );
+    }
+    let start = world.now;
+    for lane in 0..50 {
+        world.append(lane, 100);
+    }
+    world.settle(ms(100));
+    assert!(
+        world.now.since(start) <= ms(6),
+        "{:?}",
+        world.now.since(start)
+    );
+    world.check(true);
+}
+
+#[test]
+fn m_a_broker_that_hangs_up_on_every_question_fails_the_topic_in_time_and_is_not_stormed() {
+    for fault in [RequestFault::CloseBefore, RequestFault::CutAnswer(5)] {
+        let mut world = World::new(Setup::new(1));
+        world.broker.create_topic("t", 1).expect("fresh");
+        let faults = world.broker.faults();
+        faults.every_request(ApiKey::Metadata, Some(fault));
+        world.want("t");
+        world.run_for(ms(60_000));
+        let [(_, _, TopicError::NoBroker { attempts, .. })] = &world.failed_topics[..] else {
+            panic!("{:?}", world.failed_topics)
+        };
+        assert!(!attempts.is_empty());
+        assert!(world.connects.len() < 100, "{}", world.connects.len());
+    }
+}
+
+#[test]
+fn h9_absurd_metadata_is_bounded_and_ignored() {
+    // What the cluster says of leaders it does not list is no leader.
+    let mut world = World::warm(Setup::new(2), 2);
+    let mut cluster = (*world.cluster).clone();
+    cluster.brokers.remove(&BrokerId(2));
+    let now = world.now;
+    world.dispatcher.metadata(now, &cluster);
+    for id in 0..70_000 {
+        let broker = cluster.brokers[&BrokerId(1)].clone();
+        cluster.brokers.insert(BrokerId(id), broker);
+    }
+    world.dispatcher.metadata(now, &cluster);
+    assert!(world.dispatcher.connection_count() <= usize::from(u16::MAX));
+    world.append(0, 100);
+    world.append(1, 100);
+    world.settle(ms(1_000));
+    world.check(true);
+}

@@ -1,0 +1,219 @@
+//! Connections that break, stutter, or say nothing.
+
+use ringpost_broker::{ApiKey, RequestFault};
+
+use crate::world::{Setup, World, ms, us};
+
+#[test]
+fn n1_a_reset_behind_any_byte_of_a_request_leaves_the_records_there_once() {
+    let mut world = World::warm(Setup::new(1), 2);
+    world.append(0, 100);
+    world.append(1, 1_500);
+    world.settle(ms(100));
+    let len = world.requests[0].bytes.len();
+    for cut in (0..=len).filter(|cut| *cut < 300 || cut % 50 == 0 || *cut + 3 > len) {
+        let mut world = World::warm(Setup::new(1), 2);
+        world.cut_next_request = Some(cut);
+        world.append(0, 100);
+        world.append(1, 1_500);
+        world.settle(ms(5_000));
+        assert!(world.all_acked());
+        let stored = u64::from(cut == len) * 2;
+        assert_eq!(
+            world.broker.report().retries_recognised,
+            stored,
+            "cut {cut} of {len}"
+        );
+        world.check(true);
+    }
+}
+
+#[test]
+fn n1_an_answer_cut_at_any_byte_counts_for_nothing() {
+    for cut in 0..80 {
+        let mut world = World::warm(Setup::new(1), 1);
+        let fault = Some(RequestFault::CutAnswer(cut));
+        world.broker.faults().next_request(ApiKey::Produce, fault);
+        world.append(0, 100);
+        world.settle(ms(5_000));
+        assert!(world.all_acked());
+        world.check(true);
+    }
+}
+
+#[test]
+fn n2_an_orderly_end_with_requests_in_flight_is_a_loss_and_without_is_not() {
+    let mut world = World::warm(Setup::new(1), 1);
+    world.hang_up(1);
+    world.run_for(ms(10));
+    assert_eq!(world.dispatcher.counters().connection_failures, 0);
+    assert!(world.connects.is_empty(), "nobody needs a connection");
+    let start = world.now;
+    world.append(0, 100);
+    world.settle(ms(100));
+    assert!(world.now.since(start) <= ms(4), "connected again at once");
+
+    world.append(0, 100);
+    world.run_for(us(600));
+    world.hang_up(1);
+    world.settle(ms(5_000));
+    assert_eq!(world.dispatcher.counters().connection_failures, 1);
+    assert!(world.all_acked());
+    world.check(true);
+}
+
+#[test]
+fn n2_a_connection_that_ends_while_lanes_gather_is_made_anew_for_them() {
+    let setup = Setup::new(1).settings(|s| {
+        s.linger = ringpost_core::settings::Linger::Fixed(ms(50));
+    });
+    let mut world = World::warm(setup, 1);
+    let start = world.now;
+    world.append(0, 100);
+    world.run_for(ms(20));
+    world.hang_up(1);
+    world.settle(ms(5_000));
+    assert_eq!(world.requests[0].at, start + ms(50));
+    world.check(true);
+}
+
+#[test]
+fn n3_a_broker_that_hears_or_says_nothing_costs_one_request_timeout() {
+    for (deaf, mute) in [(true, true), (true, false), (false, true)] {
+        let setup = Setup::new(2).settings(|s| s.request_timeout = ms(400));
+        let mut world = World::warm(setup, 1);
+        if deaf {
+            world.deaf.insert(1);
+        }
+        if mute {
+            world.mute.insert(1);
+        }
+        world.append(0, 100);
+        world.run_for(ms(1_500));
+        world.append(0, 100);
+        world.run_for(ms(1_500));
+        world.deaf.clear();
+        world.mute.clear();
+        // A negotiation that was not heard takes its timeout first.
+        world.settle(ms(15_000));
+        assert!(world.all_acked());
+        world.check(true);
+    }
+}
+
+#[test]
+fn n4_bytes_one_by_one_both_ways() {
+    let setup = Setup::new(1).network(|n| {
+        n.fragment = 1;
+        n.send_chunk = 1;
+    });
+    let mut world = World::warm(setup, 2);
+    for _ in 0..10 {
+        world.append(0, 100);
+        world.append(1, 1_200);
+        world.run_for(us(300));
+    }
+    world.settle(ms(1_000));
+    assert!(world.all_acked());
+    assert_eq!(world.dispatcher.counters().connection_failures, 0);
+    world.check(true);
+}
+
+#[test]
+fn n5_a_slow_jittery_link_times_nothing_out() {
+    let setup = Setup::new(3).network(|n| {
+        n.latency = ms(100);
+        n.jitter = ms(80);
+        n.fragment = 500;
+    });
+    let mut world = World::warm(setup, 6);
+    for _ in 0..100 {
+        for lane in 0..6 {
+            world.append(lane, 200);
+        }
+        world.run_for(ms(10));
+    }
+    world.settle(ms(10_000));
+    assert!(world.all_acked());
+    let counters = world.dispatcher.counters();
+    assert_eq!((counters.connection_failures, counters.retries), (0, 0));
+    world.check(true);
+}
+
+#[test]
+fn n9_a_rolling_restart_under_load_is_seen_by_nobody() {
+    let mut world = World::warm(Setup::new(3), 6);
+    for node in [1, 2, 3, 1] {
+        for round in 0..40 {
+            for lane in 0..6 {
+                world.append(lane, 100);
+            }
+            world.run_for(ms(10));
+            if round == 10 {
+                world.stop_node(node);
+                world.broker.set_node_up(node, false);
+                for partition in 0..6 {
+                    if world.broker.leader("t", partition) == Some(node) {
+                        world.broker.move_leader("t", partition, node % 3 + 1);
+                    }
+                }
+            }
+            if round == 25 {
+                world.broker.set_node_up(node, true);
+                world.start_node(node);
+            }
+        }
+    }
+    world.settle(ms(20_000));
+    assert!(world.all_acked());
+    world.check(true);
+}
+
+#[test]
+fn w8_a_broker_that_knows_only_old_versions_of_apiversions_or_hangs_up_on_ours() {
+    for newest in 0..4 {
+        let setup = Setup::new(1).broker(|b| {
+            b.versions = b.versions.clone().with(ApiKey::ApiVersions, 0, newest);
+        });
+        let world = World::warm(setup, 1);
+        assert!(world.all_acked());
+    }
+    let mut world = World::with_topic(Setup::new(1), "t", 1);
+    let hang_up = Some(RequestFault::CloseBefore);
+    world
+        .broker
+        .faults()
+        .next_request(ApiKey::ApiVersions, hang_up);
+    world.append(0, 100);
+    world.settle(ms(5_000));
+    let tries = world.connects.iter().filter(|(_, conn, _)| conn.slot != 0);
+    assert_eq!(tries.count(), 2, "one strictly lower retry");
+    world.check(true);
+}
+
+#[test]
+fn w9_a_broker_without_produce_or_with_too_old_ones_ends_what_waits_for_it() {
+    use ringpost_core::outcome::{Cause, Verdict, Why};
+    for newest in [None, Some(2)] {
+        // The directory finds out first. A lane meets it when the broker behind the address changed.
+        let mut world = World::warm(Setup::new(1), 1);
+        let mut old = Setup::new(1).broker;
+        old.versions = match newest {
+            None => old.versions.without(ApiKey::Produce),
+            Some(newest) => old.versions.with(ApiKey::Produce, 0, newest),
+        };
+        world.broker = ringpost_broker::Broker::new(old);
+        world.hang_up(1);
+        world.run_for(ms(1));
+        world.append(0, 100);
+        world.run_for(ms(20));
+        let Verdict::NotWritten(failure) = &world.outcome(0, 1).verdict else {
+            panic!("{:?}", world.outcomes)
+        };
+        assert_eq!((failure.why, failure.attempts), (Why::Unsupported, 0));
+        assert!(
+            matches!(failure.last, Some(Cause::Unsupported { .. })),
+            "{failure}"
+        );
+    }
+}

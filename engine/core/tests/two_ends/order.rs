@@ -1,0 +1,242 @@
+//! Acks, offsets, and the order of things.
+
+use std::time::Duration;
+
+use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
+use ringpost_core::outcome::{Verdict, Why};
+use ringpost_core::settings::{Acks, Linger};
+
+use crate::world::{Setup, World, batches_of, ms, us};
+
+fn impatient() -> Setup {
+    Setup::new(1).settings(|s| {
+        s.linger = Linger::Auto {
+            gap: Duration::ZERO,
+        };
+    })
+}
+
+/// Five requests with one batch each leave at once.
+fn five_in_flight(world: &mut World) {
+    for _ in 0..5 {
+        world.append(0, 100);
+        world.run_for(us(10));
+    }
+    assert_eq!(world.requests.len(), 5);
+}
+
+#[test]
+fn a1_what_each_acks_setting_promises() {
+    for acks in [Acks::None, Acks::Leader, Acks::All] {
+        let setup = Setup::new(1).settings(|s| {
+            s.acks = acks;
+            s.idempotent = acks == Acks::All;
+        });
+        let mut world = World::warm(setup, 2);
+        for _ in 0..50 {
+            world.append(0, 100);
+            world.append(1, 5_000);
+            world.run_for(us(200));
+        }
+        world.settle(ms(100));
+        world.run_for(ms(100));
+        let sent = world.count(|verdict| *verdict == Verdict::Sent);
+        if acks == Acks::None {
+            assert_eq!(sent, world.outcomes.len(), "no offset, never 0");
+        } else {
+            assert!(world.all_acked());
+        }
+        assert_eq!(world.broker.report().records, 102);
+        assert!(world.broker.report().is_clean());
+        world.check(acks == Acks::All);
+    }
+}
+
+#[test]
+fn a2_fifty_thousand_records_to_one_partition_are_completed_in_order() {
+    let mut world = World::warm(Setup::new(1), 1);
+    for round in 0..500 {
+        for _ in 0..100 {
+            world.append(0, 16 + round % 7);
+        }
+        world.run_for(us(100));
+    }
+    world.settle(ms(1_000));
+    let mut last = (0, 0);
+    for (number, outcome) in (0i64..).zip(world.outcomes.values()) {
+        let Verdict::Acked {
+            base_offset: Some(base),
+            ..
+        } = outcome.verdict
+        else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(base + i64::try_from(outcome.index).expect("few"), number);
+        assert!((outcome.order, outcome.index) >= last);
+        last = (outcome.order, outcome.index);
+    }
+    assert_eq!(world.outcomes.len(), 50_001);
+    world.check(true);
+}
+
+#[test]
+fn a3_five_in_flight_with_every_pattern_of_answers_keep_their_order() {
+    for pattern in 0..4usize.pow(5) {
+        let mut world = World::warm(impatient(), 1);
+        for place in 0..5 {
+            let kind = pattern / 4usize.pow(place) % 4;
+            let faults = world.broker.faults();
+            let batch = match kind {
+                1 => Some(PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS)),
+                2 => Some(PartitionFault::ErrorAfter(ErrorCode::REQUEST_TIMED_OUT)),
+                _ => None,
+            };
+            faults.next_batch("t", 0, batch);
+            let lost = (kind == 3).then_some(RequestFault::CloseAfter);
+            faults.next_request(ApiKey::Produce, lost);
+        }
+        five_in_flight(&mut world);
+        world.settle(ms(20_000));
+        assert!(world.all_acked(), "pattern {pattern}");
+        let log = world
+            .log("t", 0)
+            .into_iter()
+            .flat_map(|batch| batch.records);
+        assert!(log.map(|(_, number)| number).eq(0..6), "pattern {pattern}");
+        assert_eq!(world.dispatcher.counters().epoch_bumps, 0);
+        world.check(true);
+    }
+}
+
+#[test]
+fn a3_the_very_first_batches_of_a_partition_keep_their_order() {
+    // A broker that knows nothing of a producer takes any batch for its first.
+    for answers in 0..8 {
+        let mut world = World::with_topic(impatient(), "t", 1);
+        for place in 0..3 {
+            let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+            let refused = (answers >> place & 1 == 1).then_some(PartitionFault::ErrorBefore(code));
+            world.broker.faults().next_batch("t", 0, refused);
+        }
+        for _ in 0..5 {
+            world.append(0, 100);
+            world.run_for(us(10));
+        }
+        world.settle(ms(20_000));
+        assert!(world.all_acked());
+        world.check(true);
+    }
+}
+
+#[test]
+fn a4_without_sequences_one_in_flight_keeps_the_order_under_retries() {
+    let setup = impatient().settings(|s| {
+        s.idempotent = false;
+        s.acks = Acks::All;
+    });
+    let mut world = World::warm(setup, 1);
+    for n in 0..30 {
+        let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+        let fault = (n % 3 == 0).then_some(PartitionFault::ErrorBefore(code));
+        world.broker.faults().next_batch("t", 0, fault);
+    }
+    for _ in 0..100 {
+        world.append(0, 100);
+        world.run_for(us(100));
+    }
+    world.settle(ms(20_000));
+    assert!(world.all_acked());
+    let report = world.broker.report();
+    assert_eq!((report.duplicated, report.reordered), (0, 0));
+    world.check_logs();
+    world.check(false);
+}
+
+#[test]
+fn a5_the_offset_of_a_batch_that_came_twice_is_the_first_one_or_unknown() {
+    // Among the five the broker remembers it still knows the offset.
+    let mut world = World::warm(impatient(), 1);
+    let faults = world.broker.faults();
+    faults.next_request(ApiKey::Produce, Some(RequestFault::CloseAfter));
+    five_in_flight(&mut world);
+    world.settle(ms(20_000));
+    assert_eq!(world.broker.report().retries_recognised, 1);
+    world.check(true);
+
+    // A broker that answers "duplicate" tells no offset.
+    let mut world = World::warm(impatient(), 1);
+    let code = ErrorCode::DUPLICATE_SEQUENCE_NUMBER;
+    let fault = PartitionFault::ErrorAfter(code);
+    world.broker.faults().next_batch("t", 0, fault);
+    world.append(0, 100);
+    world.settle(ms(100));
+    let expected = Verdict::Acked {
+        base_offset: None,
+        log_append_time_ms: None,
+    };
+    assert_eq!(world.outcome(0, 1).verdict, expected);
+    world.check(true);
+}
+
+#[test]
+fn a7_expiry_answer_reset_and_close_in_any_order_settle_each_record_once() {
+    // The harness refuses a second verdict for a record; here the moments of four events are moved
+    // against each other, around the delivery deadline.
+    for reset in [900, 1_000, 1_100] {
+        for answer in [899, 999, 1_001] {
+            for abandon in [950, 1_000, 1_050] {
+                let setup = impatient().settings(|s| s.delivery_timeout = ms(1_000));
+                let mut world = World::warm(setup, 1);
+                let start = world.now;
+                let delayed = Some(RequestFault::Delay(answer));
+                world.broker.faults().next_request(ApiKey::Produce, delayed);
+                five_in_flight(&mut world);
+                let mut events = [(reset, true), (abandon, false)];
+                events.sort_unstable();
+                for (at, is_reset) in events {
+                    world.run_for((start + ms(at)).since(world.now));
+                    if is_reset {
+                        for conn in world.open_connections() {
+                            world.reset(conn);
+                        }
+                    } else {
+                        let now = world.now;
+                        world.dispatcher.abandon(now, &mut world.lanes);
+                    }
+                }
+                world.run_for(ms(2_000));
+                assert_eq!(world.unsettled(), 0);
+                world.check(true);
+            }
+        }
+    }
+}
+
+#[test]
+fn c1_abandoning_settles_what_waits_as_not_written_and_what_flies_as_unknown() {
+    let mut world = World::warm(impatient(), 2);
+    world.mute.insert(1);
+    world.append(0, 100);
+    world.run_for(ms(5));
+    world.broker.set_node_up(1, false);
+    world.append(1, 100);
+    world.lanes.flush(ringpost_core::id::LaneId(1));
+    let now = world.now;
+    world.dispatcher.abandon(now, &mut world.lanes);
+    world.run_for(ms(1));
+    let of = |lane| match &world.outcome(lane, 1).verdict {
+        Verdict::Unknown(failure) => ("unknown", failure.why),
+        Verdict::NotWritten(failure) => ("not written", failure.why),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(of(0), ("unknown", Why::Closed));
+    assert_eq!(of(1), ("not written", Why::Closed));
+    assert!(world.dispatcher.is_idle());
+    assert!(
+        world
+            .requests
+            .iter()
+            .flat_map(batches_of)
+            .all(|b| b.partition == 0)
+    );
+}

@@ -1,0 +1,297 @@
+//! When what failed is tried again, and when it is given up.
+
+use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
+use ringpost_core::outcome::{Cause, Failure, Verdict, Why};
+use ringpost_core::time::Time;
+
+use crate::world::{Setup, World, ms, us};
+
+fn failure(world: &World, lane: u32, number: u64) -> (bool, Failure) {
+    match &world.outcome(lane, number).verdict {
+        Verdict::Unknown(failure) => (true, failure.clone()),
+        Verdict::NotWritten(failure) => (false, failure.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn r1_waits_double_from_the_answer_to_the_next_attempt_and_are_capped() {
+    let mut world = World::warm(Setup::new(1), 1);
+    for _ in 0..7 {
+        let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
+        world.broker.faults().next_batch("t", 0, fault);
+    }
+    world.append(0, 100);
+    world.settle(ms(20_000));
+    let bases = [100, 200, 400, 800, 1000, 1000, 1000];
+    assert_eq!(world.requests.len(), bases.len() + 1);
+    for (pair, base) in world.requests.windows(2).zip(bases) {
+        let answered = pair[0].at + ms(1);
+        let rest = pair[1].at.since(answered);
+        assert!(
+            rest >= ms(base * 4 / 5) && rest <= ms(base * 6 / 5),
+            "{rest:?} of {base}"
+        );
+    }
+    world.check(true);
+}
+
+#[test]
+fn r1_one_lost_connection_is_one_failure_however_much_was_in_flight() {
+    let setup = Setup::new(1).settings(|s| {
+        s.linger = ringpost_core::settings::Linger::Auto { gap: us(0) };
+    });
+    let mut world = World::warm(setup, 1);
+    for _ in 0..5 {
+        world.append(0, 100);
+        world.run_for(us(10));
+    }
+    assert_eq!(world.requests.len(), 5);
+    let lost = world.now;
+    world.reset(world.requests[0].conn);
+    world.settle(ms(20_000));
+    let rest = world.requests[5].at.since(lost);
+    assert!(rest <= ms(121), "{rest:?}");
+    world.check(true);
+}
+
+#[test]
+fn r1_exhausted_retries_end_with_the_last_cause() {
+    let setup = Setup::new(1).settings(|s| s.retry.attempts_max = Some(3));
+    let mut world = World::warm(setup, 1);
+    let first = PartitionFault::ErrorBefore(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    world.broker.faults().next_batch("t", 0, first);
+    let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
+    world.broker.faults().every_batch("t", 0, fault);
+    world.append(0, 100);
+    world.settle(ms(20_000));
+    let (unknown, failure) = failure(&world, 0, 1);
+    assert!(!unknown);
+    assert_eq!((failure.why, failure.attempts), (Why::RetriesExhausted, 3));
+    let code = |cause| match cause {
+        Some(Cause::Broker { code, .. }) => code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code(failure.first), ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    assert_eq!(code(failure.last), ErrorCode::NOT_ENOUGH_REPLICAS);
+    world.broker.faults().heal();
+    world.append(0, 100);
+    world.settle(ms(1_000));
+    assert!(world.is_acked(0, 2));
+    world.check(true);
+}
+
+#[test]
+fn r2_the_deadline_ends_a_batch_wherever_it_waits_with_a_cause() {
+    let timeout = ms(700);
+    let setup = || Setup::new(2).settings(|s| s.delivery_timeout = timeout);
+    let at_deadline = |world: &World, appended: Time| {
+        let at = world.outcome(0, 1).at;
+        assert_eq!(at, appended + timeout);
+    };
+
+    // With the appenders, because nobody is there to send it to.
+    let mut world = World::warm(setup(), 1);
+    world.stop_node(1);
+    world.run_for(ms(10));
+    let appended = world.now;
+    world.append(0, 100);
+    world.settle(ms(5_000));
+    at_deadline(&world, appended);
+    let (unknown, failure_of) = failure(&world, 0, 1);
+    assert_eq!(
+        (unknown, failure_of.why, failure_of.attempts),
+        (false, Why::Expired, 0)
+    );
+    assert!(
+        matches!(failure_of.last, Some(Cause::ConnectFailed { .. })),
+        "{failure_of:?}"
+    );
+    world.check(true);
+
+    // With the appenders, because the partition has no leader.
+    let mut world = World::warm(setup(), 1);
+    world.broker.set_node_up(1, false);
+    world.directory.refresh();
+    world.run_for(ms(200));
+    let appended = world.now;
+    world.append(0, 100);
+    world.settle(ms(5_000));
+    at_deadline(&world, appended);
+    assert_eq!(failure(&world, 0, 1).1.last, Some(Cause::NoLeader));
+    world.check(true);
+
+    // In flight.
+    let mut world = World::warm(setup(), 1);
+    world.mute.insert(1);
+    let appended = world.now;
+    world.append(0, 100);
+    world.settle(ms(5_000));
+    at_deadline(&world, appended);
+    let (unknown, failure_of) = failure(&world, 0, 1);
+    assert!(unknown && matches!(failure_of.last, Some(Cause::RequestTimeout { .. })));
+    world.check(true);
+
+    // Resting, and in a queue.
+    let mut world = World::warm(setup(), 1);
+    let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
+    world.broker.faults().every_batch("t", 0, fault);
+    let appended = world.now;
+    world.append(0, 100);
+    world.settle(ms(5_000));
+    at_deadline(&world, appended);
+    let (unknown, failure_of) = failure(&world, 0, 1);
+    assert!(!unknown && matches!(failure_of.last, Some(Cause::Broker { .. })));
+    world.check(true);
+}
+
+#[test]
+fn r2_a_later_request_with_older_records_is_watched_too() {
+    // A batch tried again near its deadline flies behind a fresh request.
+    let setup = Setup::new(1).settings(|s| {
+        s.delivery_timeout = ms(700);
+        s.retry.backoff.initial = ms(600);
+    });
+    let mut world = World::warm(setup, 2);
+    let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
+    world.broker.faults().next_batch("t", 0, fault);
+    let appended = world.now;
+    world.append(0, 100);
+    world.run_for(ms(300));
+    world.mute.insert(1);
+    world.append(1, 100);
+    world.settle(ms(5_000));
+    let outcome = world.outcome(0, 1);
+    assert!(outcome.at <= appended + ms(700), "{outcome:?}");
+    world.check(true);
+}
+
+#[test]
+fn r3_a_timeout_with_half_a_frame_sent_closes_the_connection() {
+    let setup = Setup::new(1)
+        .settings(|s| s.request_timeout = ms(20))
+        .network(|n| n.send_chunk = 1);
+    let mut world = World::with_topic(setup, "t", 1);
+    world.append(0, 20);
+    world.settle(ms(100));
+    world.run_for(ms(100));
+    world.requests.clear();
+    // 50,000 bytes take 50 ms; the driver still has the frame when the time is over.
+    world.append(0, 50_000);
+    world.run_for(ms(25));
+    let conn = world.requests[0].conn;
+    assert!(!world.open_connections().contains(&conn));
+    world.network.send_chunk = 0;
+    world.settle(ms(5_000));
+    assert!(world.is_acked(0, 1));
+    assert!(world.requests[1..].iter().all(|r| r.conn != conn));
+    world.check(true);
+}
+
+#[test]
+fn r4_an_answer_after_the_request_timeout_meets_nobody() {
+    let setup = Setup::new(1).settings(|s| s.request_timeout = ms(300));
+    let mut world = World::warm(setup, 2);
+    let late = Some(RequestFault::Delay(310));
+    world.broker.faults().next_request(ApiKey::Produce, late);
+    world.append(0, 100);
+    world.run_for(ms(200));
+    world.append(1, 100);
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    assert_eq!(world.broker.report().retries_recognised, 2);
+    world.check(true);
+}
+
+#[test]
+fn r5_codes_that_are_final_are_tried_once_and_a_damaged_request_again() {
+    for code in [
+        ErrorCode::INVALID_RECORD,
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+        ErrorCode::INVALID_TIMESTAMP,
+        ErrorCode::POLICY_VIOLATION,
+    ] {
+        let mut world = World::warm(Setup::new(1), 1);
+        let fault = PartitionFault::ErrorBefore(code);
+        world.broker.faults().next_batch("t", 0, fault);
+        world.append(0, 100);
+        world.settle(ms(1_000));
+        assert_eq!(
+            (world.requests.len(), failure(&world, 0, 1).1.why),
+            (1, Why::Rejected)
+        );
+        world.check(true);
+    }
+    let mut world = World::warm(Setup::new(1), 1);
+    let fault = PartitionFault::ErrorBefore(ErrorCode::CORRUPT_MESSAGE);
+    world.broker.faults().next_batch("t", 0, fault);
+    world.append(0, 100);
+    world.settle(ms(1_000));
+    assert_eq!((world.requests.len(), world.all_acked()), (2, true));
+    world.check(true);
+}
+
+#[test]
+fn r6_refused_and_silent_connections_are_tried_with_growing_waits() {
+    for dark in [false, true] {
+        let setup = Setup::new(2).settings(|s| s.connect_timeout = ms(200));
+        let mut world = World::warm(setup, 1);
+        world.stop_node(1);
+        world.run_for(ms(5));
+        if dark {
+            world.dark.insert(crate::world::address(1));
+        }
+        world.connects.clear();
+        world.append(0, 100);
+        world.run_for(ms(10_000));
+        let tries: Vec<_> = world
+            .connects
+            .iter()
+            .filter(|(_, conn, _)| conn.slot != 0)
+            .map(|(at, _, _)| *at)
+            .collect();
+        assert!((8..=25).contains(&tries.len()), "{dark}: {}", tries.len());
+        let waits = tries.windows(2).map(|pair| pair[1].since(pair[0]));
+        assert!(waits.last() > Some(ms(790)));
+        world.dark.clear();
+        world.start_node(1);
+        world.settle(ms(3_000));
+        assert!(world.all_acked());
+        world.check(true);
+    }
+}
+
+#[test]
+fn r7_a_throttled_connection_is_quiet_that_long_and_deadlines_still_run() {
+    let mut world = World::warm(Setup::new(1), 1);
+    world.broker.faults().throttle_ms = 250;
+    world.append(0, 100);
+    world.settle(ms(100));
+    let answered = world.now;
+    world.append(0, 100);
+    world.settle(ms(1_000));
+    assert_eq!(world.requests[1].at, answered + ms(250));
+
+    for absurd in [i32::MAX, i32::MIN, -1] {
+        let setup = Setup::new(1).settings(|s| s.delivery_timeout = ms(2_000));
+        let mut world = World::warm(setup, 1);
+        world.broker.faults().throttle_ms = absurd;
+        world.append(0, 100);
+        world.settle(ms(100));
+        let appended = world.now;
+        world.append(0, 100);
+        world.settle(ms(70_000));
+        if absurd > 0 {
+            assert_eq!(failure(&world, 0, 2).1.why, Why::Expired);
+            assert_eq!(world.now, appended + ms(2_000));
+            world.broker.faults().throttle_ms = 0;
+            world.run_for(ms(60_000));
+            world.append(0, 100);
+            world.settle(ms(100));
+            assert!(world.is_acked(0, 3), "capped at a minute");
+        } else {
+            assert!(world.all_acked());
+        }
+        world.check(true);
+    }
+}

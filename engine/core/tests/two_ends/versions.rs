@@ -1,0 +1,100 @@
+//! Every version of Produce, and what differs between them.
+
+use std::collections::BTreeSet;
+
+use ringpost_broker::{ApiKey, ErrorCode, PartitionFault};
+use ringpost_core::settings::Acks;
+
+use crate::world::{Setup, World, batches_of, ms, us, version_of};
+
+fn speaking(newest: i16) -> Setup {
+    Setup::new(2).broker(|b| {
+        b.versions = b.versions.clone().with(ApiKey::Produce, 0, newest);
+    })
+}
+
+#[test]
+fn w_every_produce_version_delivers_with_every_acks() {
+    for newest in 3..=13 {
+        for acks in [Acks::None, Acks::Leader, Acks::All] {
+            let setup = speaking(newest).settings(|s| {
+                s.acks = acks;
+                s.idempotent = acks == Acks::All;
+            });
+            let mut world = World::warm(setup, 4);
+            if acks != Acks::None {
+                let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
+                world.broker.faults().next_batch("t", 2, fault);
+            }
+            for _ in 0..10 {
+                for lane in 0..4 {
+                    world.append(lane, 100 + 1_500 * lane as usize);
+                }
+                world.run_for(us(700));
+            }
+            world.settle(ms(5_000));
+            world.run_for(ms(5));
+            let versions: BTreeSet<_> = world.requests.iter().map(version_of).collect();
+            assert!(versions.into_iter().eq([newest]));
+            assert_eq!(world.broker.report().records, 44);
+            assert!(world.broker.report().is_clean());
+            world.check(acks == Acks::All);
+        }
+    }
+}
+
+#[test]
+fn w_each_partition_is_in_a_request_once_and_topics_stand_together() {
+    for newest in [9, 13] {
+        let mut world = World::new(speaking(newest));
+        for topic in ["a", "b", "c"] {
+            world.broker.create_topic(topic, 3).expect("fresh");
+            world.want(topic);
+        }
+        world.run_until_idle(ms(1_000));
+        for _ in 0..5 {
+            for lane in [8, 0, 4, 3, 1, 7, 2, 6, 5] {
+                world.append(lane, 100);
+            }
+            world.run_for(ms(1));
+        }
+        world.settle(ms(1_000));
+        for request in &world.requests {
+            let batches = batches_of(request);
+            let names: BTreeSet<_> = batches.iter().map(|b| (&b.topic, b.partition)).collect();
+            assert_eq!(names.len(), batches.len());
+        }
+        world.check(true);
+    }
+}
+
+#[test]
+fn m5_a_topic_made_anew_with_another_id_is_written_to_again() {
+    for (newest, before, after) in [(13, 2, 2), (12, 2, 2), (13, 1, 3), (13, 3, 1)] {
+        let setup = speaking(newest).settings(|s| s.delivery_timeout = ms(3_000));
+        let mut world = World::warm(setup, before);
+        // The old one had many leaders.
+        for _ in 0..5 {
+            world.broker.move_leader("t", 0, 2);
+        }
+        world.directory.refresh();
+        world.run_for(ms(500));
+        world.broker.delete_topic("t");
+        let count = i32::try_from(after).expect("few");
+        world.broker.create_topic("t", count).expect("deleted");
+        for lane in 0..before {
+            world.append(lane, 100);
+        }
+        world.settle(ms(10_000));
+        for lane in 0..before {
+            let kept = lane < after;
+            assert_eq!(
+                world.is_acked(lane, 1),
+                kept,
+                "{newest}: {lane} of {before}, {after}"
+            );
+        }
+        let lanes = world.lanes_of("t").len();
+        assert_eq!(lanes, before.max(after) as usize);
+    }
+}
