@@ -131,10 +131,19 @@ impl Topic {
     /// # Errors
     /// When no memory came free in time, or the record can never be sent.
     pub async fn send(&self, record: Record<'_>) -> Result<Delivery, SendError> {
+        self.wait_for_room(|grant| self.offer(&record, Watch::Future, grant))
+            .await
+    }
+
+    /// Offers a record until it is taken, with memory that was waited for from the second time on.
+    async fn wait_for_room(
+        &self,
+        mut offer: impl FnMut(&mut Option<SegmentMut>) -> Result<Appended, NotTaken>,
+    ) -> Result<Delivery, SendError> {
         let mut grant = None;
         let mut deadline = None;
         loop {
-            let bytes = match self.offer(&record, Watch::Future, &mut grant) {
+            let bytes = match offer(&mut grant) {
                 Ok(appended) => {
                     if deadline.is_some() && self.shared.pool.waiting() > 0 {
                         // Others wait still: what was just appended must not linger.
@@ -341,7 +350,7 @@ impl LocalTopic {
     /// The record comes back with the reason.
     #[inline]
     pub fn try_send<'a>(&self, record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
-        match self.offer(&record, Watch::Future) {
+        match self.offer(&record, Watch::Future, &mut None) {
             Ok(appended) => Ok(delivery(appended)),
             Err(refused) => Err(refused.with(record)),
         }
@@ -353,7 +362,7 @@ impl LocalTopic {
     /// The record comes back with the reason.
     #[inline]
     pub fn post<'a>(&self, record: Record<'a>) -> Result<(), TrySendError<'a>> {
-        match self.offer(&record, Watch::Nobody) {
+        match self.offer(&record, Watch::Nobody, &mut None) {
             Ok(_) => Ok(()),
             Err(refused) => Err(refused.with(record)),
         }
@@ -365,14 +374,37 @@ impl LocalTopic {
     /// The record comes back with the reason.
     #[inline]
     pub fn enqueue<'a>(&self, record: Record<'a>, tag: u64) -> Result<(), TrySendError<'a>> {
-        match self.offer(&record, Watch::Tag(tag)) {
+        match self.offer(&record, Watch::Tag(tag), &mut None) {
             Ok(_) => Ok(()),
             Err(refused) => Err(refused.with(record)),
         }
     }
 
+    /// As [`Topic::send`].
+    ///
+    /// # Errors
+    /// When no memory came free in time, or the record can never be sent.
+    pub async fn send(&self, record: Record<'_>) -> Result<Delivery, SendError> {
+        self.topic
+            .wait_for_room(|grant| self.offer(&record, Watch::Future, grant))
+            .await
+    }
+
+    /// As [`Topic::send_blocking`].
+    ///
+    /// # Errors
+    /// As [`LocalTopic::send`].
+    pub fn send_blocking(&self, record: Record<'_>) -> Result<Delivery, SendError> {
+        block_on(self.send(record))
+    }
+
     #[inline]
-    fn offer(&self, record: &Record<'_>, watch: Watch) -> Result<Appended, NotTaken> {
+    fn offer(
+        &self,
+        record: &Record<'_>,
+        watch: Watch,
+        grant: &mut Option<SegmentMut>,
+    ) -> Result<Appended, NotTaken> {
         let mut cache = self.lanes.borrow_mut();
         let lanes = cache.load();
         let state = &self.topic.state;
@@ -380,9 +412,7 @@ impl LocalTopic {
             let mut sticky = self.sticky.borrow_mut();
             sticky.choose(partitions, |partition| has_leader(lanes, partition))
         })?;
-        let appended = lane
-            .append(record, watch, &mut None)
-            .map_err(NotTaken::Lane)?;
+        let appended = lane.append(record, watch, grant).map_err(NotTaken::Lane)?;
         if is_sticky(state, record) {
             let mut sticky = self.sticky.borrow_mut();
             sticky.went(appended.bytes, appended.cut, state.routing.batch_bytes);

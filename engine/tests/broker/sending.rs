@@ -29,7 +29,9 @@ fn each_way_to_wait_gives_the_place_of_the_record(driver: DriverChoice) {
     let mut acks = Vec::new();
     for (n, text) in texts.iter().enumerate() {
         let record = Record::value(text.as_bytes());
-        let delivery = match n % 5 {
+        let delivery = match n % 7 {
+            5 => block_on(local.send(record)).expect("room"),
+            6 => local.send_blocking(record).expect("room"),
             0 => topic.try_send(record).expect("room"),
             1 => block_on(topic.send(record)).expect("room"),
             2 => topic.send_blocking(record).expect("room"),
@@ -59,6 +61,20 @@ fn each_way_to_wait_gives_the_place_of_the_record(driver: DriverChoice) {
     assert!(producer.close(PATIENCE).in_time);
     let report = server.shutdown();
     assert!(report.is_clean(), "{report:?}");
+}
+
+/// Executors with many threads want futures that can move between them.
+#[test]
+fn futures_can_move_to_another_thread() {
+    fn can_move<T: Send>(_: impl FnOnce(&Producer, &'static Topic) -> T) {}
+    can_move(|_, topic| topic.send(Record::value(b"x")));
+    can_move(|_, topic| topic.try_send(Record::value(b"x")).map_err(drop));
+    can_move(|producer, _| producer.flush());
+    fn shared<T: Send + Sync>() {}
+    shared::<Producer>();
+    shared::<Topic>();
+    fn sent<T: Send>() {}
+    sent::<ringpost::LocalTopic>();
 }
 
 fn all_of_a_batch_can_be_waited_for_at_once(driver: DriverChoice) {
