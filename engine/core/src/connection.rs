@@ -14,6 +14,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use ringpost_codec::frame::Deframer;
 
@@ -111,6 +112,9 @@ pub(crate) struct Connection<P, T> {
     /// What the lanes in `ready` hold, as far as it was looked at.
     pub(crate) gathered: Gathered,
     pub(crate) last_send: Time,
+    pub(crate) last_answer: Time,
+    /// Requests in a row that carried a single record.
+    pub(crate) lone: u32,
     /// Until then the broker asked us to be quiet.
     pub(crate) throttled_until: Time,
     /// What went wrong last, for the errors of batches that expire waiting for this connection.
@@ -177,6 +181,8 @@ impl<P, T> Connection<P, T> {
             ready: VecDeque::new(),
             gathered: Gathered::NOTHING,
             last_send: Time(0),
+            last_answer: Time(0),
+            lone: 0,
             throttled_until: Time(0),
             trouble: None,
             unsupported: false,
@@ -191,10 +197,32 @@ impl<P, T> Connection<P, T> {
         let linger = match settings.linger {
             _ if self.gathered.now => Time(0),
             Linger::Auto { .. } if self.gathered.bytes >= limits::GATHERED_ENOUGH_BYTES => Time(0),
-            Linger::Auto { gap } => self.last_send + gap,
+            // What came before the last answer was not waiting for it.
+            Linger::Auto { gap } if self.gathered.oldest < self.last_answer => self.last_send + gap,
+            Linger::Auto { gap } => self.gathers_until(gap),
             Linger::Fixed(linger) => self.gathered.oldest + linger,
         };
         linger.max(self.throttled_until)
+    }
+
+    /// With `linger=auto`: until when records that come now are gathered. Until `gap` after the last
+    /// request; but not at all while nothing is in flight and gathering has brought nothing: a
+    /// caller that awaits each record before it sends the next would only be slowed down.
+    pub(crate) fn gathers_until(&self, gap: Duration) -> Time {
+        if self.flights.is_empty() && self.lone >= limits::LONE_REQUESTS {
+            return Time(0);
+        }
+        self.last_send + gap
+    }
+
+    /// A request with so many records leaves.
+    pub(crate) fn sends(&mut self, now: Time, records: u32) {
+        self.last_send = now;
+        self.lone = if records == 1 {
+            self.lone.saturating_add(1)
+        } else {
+            0
+        };
     }
 
     /// Whether another request may be handed to the driver.

@@ -13,6 +13,11 @@ pub const LANE_WINDOW: usize = 5;
 /// With `linger=auto`: as soon as this much is ready for a connection it is sent.
 pub const GATHERED_ENOUGH_BYTES: usize = 64 << 10;
 
+/// With `linger=auto`: after so many requests in a row with a single record, the next one on a
+/// connection with nothing in flight does not wait for company. A request with more than one record
+/// brings the gap back.
+pub const LONE_REQUESTS: u32 = 2;
+
 /// Bodies below this are copied behind their header instead of being pieces of their own: a piece
 /// costs the kernel about as much as copying that many bytes.
 pub const COPIED_BODY_BYTES_MAX: usize = 1 << 10;

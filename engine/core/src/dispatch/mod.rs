@@ -293,11 +293,15 @@ impl<M: Memory, T> Dispatcher<M, T> {
                     "lane {index} in flight at {number}"
                 );
             }
-            assert!(lane.listed.is_none() || lane.listed == lane.connection);
+            if lane.listed.is_some() {
+                assert!(lane.listed == lane.connection && lane.has_work());
+            }
             assert!(lane.in_flight <= limits::LANE_WINDOW);
             let busy = self.busy.iter().filter(is_it).count();
             assert!(busy <= 1, "lane {index} is asked again {busy} times");
-            if lane.eligible(now, &self.settings) {
+            // A rest that just ended is seen by the next step.
+            let rested = self.timers.get(Timer::Resting) > now;
+            if rested && lane.eligible(now, &self.settings) {
                 assert!(
                     lane.listed.is_some() || busy == 1,
                     "lane {index} is forgotten: {:?}, {} queued, {} in flight",
@@ -515,9 +519,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             return;
         };
         lane.connection = lane.target;
-        if let Some(listed) = self.unlist(id) {
-            self.connections[listed].ready.retain(|other| *other != id);
-        }
+        self.strike(id);
         self.routes_changed = true;
     }
 
@@ -534,7 +536,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             return Time(0);
         };
         match self.settings.linger {
-            crate::settings::Linger::Auto { gap } => connection.last_send + gap,
+            crate::settings::Linger::Auto { gap } => connection.gathers_until(gap),
             crate::settings::Linger::Fixed(_) => Time(0),
         }
     }
@@ -655,7 +657,14 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let Some(lane) = self.lanes[id.index()].as_mut() else {
             return;
         };
-        if lane.listed.is_some() || !lane.eligible(now, &self.settings) {
+        if lane.listed.is_some() {
+            if !lane.has_work() {
+                // What it had is given up: nobody has to connect for its sake.
+                self.strike(id);
+            }
+            return;
+        }
+        if !lane.eligible(now, &self.settings) {
             return;
         }
         if lane.queue.is_empty() && lane.source == Backlog::Busy {
@@ -674,6 +683,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.ask_identity();
         }
         self.want_connection(now, connection);
+    }
+
+    /// Takes a lane off the list it is on, if any.
+    fn strike(&mut self, id: LaneId) {
+        if let Some(listed) = self.unlist(id) {
+            self.connections[listed].ready.retain(|other| *other != id);
+        }
     }
 
     /// Takes a lane off the list it is on, if any, but for the entry in `ready`.

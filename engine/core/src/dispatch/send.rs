@@ -218,6 +218,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         };
         let bytes = frame.iter().map(|piece| piece.bytes().len()).sum();
         let mut deadline = now + self.settings.request_timeout;
+        let mut records: u32 = 0;
         for entry in &mut entries {
             let Some(batch) = entry.batch.as_mut() else {
                 continue;
@@ -227,12 +228,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 self.counters.retries += 1;
             }
             batch.attempts += 1;
+            records = records.saturating_add(batch.sealed.records);
             self.counters.batches += 1;
         }
         self.counters.requests += 1;
         self.counters.request_bytes += bytes as u64;
         let connection = &mut self.connections[index];
-        connection.last_send = now;
+        connection.sends(now, records);
         connection.frame_out = true;
         connection.unsent = bytes;
         connection.flights.push_back(Flight {

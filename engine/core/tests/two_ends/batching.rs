@@ -33,6 +33,39 @@ fn b1_auto_sends_at_once_when_quiet_and_spaced_by_the_gap_when_busy() {
 }
 
 #[test]
+fn b1_a_caller_that_awaits_each_record_does_not_wait_for_the_gap() {
+    let mut world = World::warm(linger(Linger::Auto { gap: ms(50) }), 1);
+    // Each record comes when the one before is settled, well within the gap.
+    let mut appended = Vec::new();
+    for _ in 0..6 {
+        appended.push(world.now);
+        let sent = world.requests.len();
+        world.append(0, 100);
+        while world.requests.len() == sent {
+            world.run_for(us(100));
+        }
+        world.run_for(ms(3));
+    }
+    let sent = sent_at(&world);
+    assert_eq!(
+        sent[2..],
+        appended[2..],
+        "two in a row tell that gathering brings nothing"
+    );
+    // Company brings the gap back.
+    let together = world.now;
+    world.append(0, 100);
+    world.run_for(us(100));
+    world.append(0, 100);
+    world.append(0, 100);
+    world.run_for(ms(3));
+    world.append(0, 100);
+    world.settle(ms(200));
+    assert_eq!(sent_at(&world)[6..], [together, together + ms(50)]);
+    world.check(true);
+}
+
+#[test]
 fn b1_fixed_linger_is_kept_to_the_nanosecond() {
     let mut world = World::warm(linger(Linger::Fixed(ms(5))), 2);
     let start = world.now;
@@ -100,6 +133,7 @@ fn b1_enough_for_a_request_ends_the_gap_and_repeated_news_of_little_does_not() {
     setup.batch_bytes = 1 << 20;
     let mut world = World::warm(setup, 1);
     let first = world.now;
+    world.append(0, 100);
     world.append(0, 100);
     world.run_for(us(100));
     // 20 KB in all, told of 200 times: far from 64 KiB.
