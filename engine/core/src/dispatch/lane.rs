@@ -306,3 +306,114 @@ impl<M: Memory, T> Dispatcher<M, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::{Buffer, Piece};
+    use crate::id::TopicId;
+    use crate::seal::SealedBatch;
+
+    /// Memory without bytes: numbers are all that is looked at here.
+    #[derive(Debug, Clone)]
+    struct Nothing;
+
+    impl Buffer for Nothing {
+        type Piece = Self;
+
+        fn capacity(&self) -> usize {
+            0
+        }
+        fn filled(&self) -> &[u8] {
+            &[]
+        }
+        fn filled_mut(&mut self) -> &mut [u8] {
+            &mut []
+        }
+        fn spare_mut(&mut self) -> &mut [u8] {
+            &mut []
+        }
+        fn commit(&mut self, _: usize) {}
+        fn truncate(&mut self, _: usize) {}
+        fn freeze(self) -> Self {
+            self
+        }
+    }
+
+    impl Piece for Nothing {
+        fn bytes(&self) -> &[u8] {
+            &[]
+        }
+        fn slice(&self, _: core::ops::Range<usize>) -> Self {
+            Self
+        }
+    }
+
+    impl Memory for Nothing {
+        type Buffer = Self;
+        type Piece = Self;
+
+        fn take(&mut self, _: usize) -> Option<Self> {
+            Some(Self)
+        }
+    }
+
+    fn batch(ordinal: u64, records: u32) -> Batch<Nothing, ()> {
+        let time = Time(0);
+        Batch {
+            sealed: SealedBatch {
+                pieces: alloc::vec::Vec::new(),
+                body: ringpost_codec::checksum::BodyDigest::new(),
+                attributes: ringpost_codec::record_batch::Attributes::default(),
+                records,
+                record_bytes: 0,
+                base_timestamp_ms: 0,
+                max_timestamp_ms: 0,
+            },
+            ticket: (),
+            ordinal,
+            stamp: None,
+            attempts: 0,
+            maybe_written: false,
+            moments: Moments {
+                opened: time,
+                sealed: time,
+                on_wire: time,
+            },
+            deadline: Time::NEVER,
+            first: None,
+            last: None,
+        }
+    }
+
+    #[test]
+    fn w11_a_sequence_goes_on_from_0_behind_the_highest() {
+        let mut dispatcher: Dispatcher<Nothing, ()> = Dispatcher::new(Settings::default(), 1);
+        let id = LaneId(0);
+        dispatcher.add_lane(id, &"t".into(), PartitionId(0));
+        let identity = ProducerIdentity { id: 5, epoch: 0 };
+        dispatcher.identity(identity);
+        let lane = dispatcher.lanes[0].as_mut().expect("just added");
+        lane.next_sequence = Sequence(i32::MAX - 2);
+        let mut numbers = alloc::vec::Vec::new();
+        for (ordinal, records) in [(0, 5), (1, 2), (2, 1)] {
+            let mut batch = batch(ordinal, records);
+            assert!(dispatcher.stamp(id, &mut batch));
+            assert!(dispatcher.stamp(id, &mut batch), "it keeps its numbers");
+            numbers.push(batch.stamp.expect("stamped"));
+        }
+        // 2³¹−3, −2, −1, 0, 1; then 2, 3; then 4.
+        let expected = [i32::MAX - 2, 2, 4].map(|first| (identity, Sequence(first)));
+        assert_eq!(numbers, expected);
+        assert_eq!(dispatcher.topics[0].id, TopicId::default());
+    }
+
+    #[test]
+    fn a3_what_goes_back_takes_its_old_place() {
+        let mut lane = Lane::new(0, PartitionId(0));
+        for ordinal in [3, 1, 4, 0, 2] {
+            lane.put_back(batch(ordinal, 1));
+        }
+        assert!(lane.queue.iter().map(|batch| batch.ordinal).eq(0..5));
+    }
+}

@@ -66,6 +66,30 @@ fn b1_a_caller_that_awaits_each_record_does_not_wait_for_the_gap() {
 }
 
 #[test]
+fn b1_a_caller_that_awaits_each_record_is_not_slowed_by_the_gap() {
+    let mut world = World::warm(linger(Linger::Auto { gap: ms(50) }), 1);
+    let mut waited = Vec::new();
+    for _ in 0..8 {
+        let start = world.now;
+        world.append(0, 100);
+        world.settle(ms(200));
+        waited.push(world.now.since(start));
+    }
+    assert!(waited[3..].iter().all(|wait| *wait <= ms(2)), "{waited:?}");
+    // Two at a time are worth gathering again.
+    world.append(0, 100);
+    world.append(0, 100);
+    world.settle(ms(200));
+    let start = world.now;
+    world.append(0, 100);
+    world.run_for(ms(20));
+    assert!(world.unsettled() > 0);
+    world.settle(ms(200));
+    assert!(world.now.since(start) >= ms(40));
+    world.check(true);
+}
+
+#[test]
 fn b1_fixed_linger_is_kept_to_the_nanosecond() {
     let mut world = World::warm(linger(Linger::Fixed(ms(5))), 2);
     let start = world.now;

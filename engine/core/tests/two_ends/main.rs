@@ -12,6 +12,7 @@ mod idempotence;
 mod metadata;
 mod network;
 mod order;
+mod puppet;
 mod random;
 mod retry;
 mod steady;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
+use ringpost_core::id::LaneId;
 use ringpost_core::outcome::Verdict;
 use ringpost_core::random::Random;
 use ringpost_core::settings::{Acks, Linger};
@@ -13,11 +14,15 @@ use crate::world::{Setup, World, ms, us};
 
 const SEEDS: u64 = 300;
 
-/// The seeds to run: all, or the one that is asked for.
+/// The seeds to run: the usual ones, `RINGPOST_SEEDS` many, or `RINGPOST_SEED` alone.
 fn seeds() -> Vec<u64> {
-    match std::env::var("RINGPOST_SEED") {
-        Ok(seed) => vec![seed.parse().expect("RINGPOST_SEED is a number")],
-        Err(_) => (0..SEEDS).collect(),
+    let number = |name| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().expect("a number"))
+    };
+    match number("RINGPOST_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("RINGPOST_SEEDS").unwrap_or(SEEDS)).collect(),
     }
 }
 
@@ -47,6 +52,7 @@ struct Swarm {
     busy: usize,
     mute: usize,
     stop: usize,
+    throttle: usize,
     idempotent: bool,
 }
 
@@ -67,6 +73,7 @@ impl Swarm {
             busy: odds(),
             mute: odds() * 3,
             stop: odds() * 3,
+            throttle: odds(),
             idempotent: random.below(4) != 0,
         }
     }
@@ -91,6 +98,7 @@ fn run(seed: u64) -> World {
             _ => Linger::Fixed(ms(2)),
         };
         s.request_timeout = ms(500);
+        s.connect_timeout = ms(1_000);
         s.delivery_timeout = ms([2_000, 20_000][random.below(2)]);
         s.connections_per_broker = 1 + random.below(2);
         s.request_bytes_max = [4_000, 1 << 20][random.below(2)];
@@ -101,11 +109,15 @@ fn run(seed: u64) -> World {
     });
     setup.seed = seed;
     setup.batch_bytes = [300, 3_000][random.below(2)];
+    setup.directory.connect_timeout = ms(1_000);
     setup.directory.request_timeout = ms(500);
     setup.network.latency = us([50, 500, 5_000][random.below(3)]);
     setup.network.jitter = us([0, 2_000][random.below(2)]);
     setup.network.fragment = [0, 0, 100][random.below(3)];
     setup.network.send_chunk = [0, 0, 77][random.below(3)];
+    let newest = [3, 7, 9, 12, 13, 13][random.below(6)];
+    let versions = setup.broker.versions.clone();
+    setup.broker.versions = versions.with(ApiKey::Produce, 0, newest);
     let mut world = World::with_topic(setup, "t", 4);
     let steps = 100;
     let mut faults = 0;
@@ -176,6 +188,13 @@ fn run(seed: u64) -> World {
         if hits(&mut random, swarm.busy) {
             world.lanes.busy += 1 + u32::try_from(random.below(5)).expect("few");
             world.lanes.no_slab += u32::try_from(random.below(2)).expect("few");
+        }
+        if hits(&mut random, swarm.busy) {
+            let lane = u32::try_from(random.below(4)).expect("few");
+            world.lanes.flush(LaneId(lane));
+        }
+        if hits(&mut random, swarm.throttle) {
+            world.broker.faults().throttle_ms = i32::try_from(random.below(30)).expect("few");
         }
         if hits(&mut random, swarm.mute) {
             world

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringpost_core::settings::Linger;
+use ringpost_core::time::Time;
 
 use crate::world::{Setup, World, ms, us};
 
@@ -32,18 +33,24 @@ fn x5_the_steady_state_takes_nothing_from_the_heap() {
 }
 
 #[test]
-fn m_an_idle_dispatcher_sets_no_timers() {
+fn an_idle_dispatcher_wants_nothing() {
     let mut world = World::warm(Setup::new(2), 4);
-    world.run_for(ms(1_000));
-    assert!(world.dispatcher.is_idle());
-    let next = world.dispatcher.next_deadline();
     world.run_for(ms(130_000));
-    assert!(
-        world.dispatcher.next_deadline() > next || next > world.now,
-        "a timer that is over is gone"
-    );
-    assert_eq!(
-        world.dispatcher.next_deadline(),
-        ringpost_core::time::Time::NEVER
-    );
+    assert!(world.dispatcher.is_idle());
+    assert_eq!(world.dispatcher.next_deadline(), Time::NEVER);
+
+    // Nor one whose records were given up: nobody connects for nothing.
+    let setup = Setup::new(2).settings(|s| s.delivery_timeout = ms(5_000));
+    let mut world = World::warm(setup, 4);
+    world.stop_node(1);
+    for lane in 0..4 {
+        world.append(lane, 100);
+    }
+    world.settle(ms(10_000));
+    world.run_for(ms(2_000));
+    world.connects.clear();
+    world.run_for(ms(130_000));
+    assert!(world.connects.is_empty(), "{:?}", world.connects);
+    assert_eq!(world.dispatcher.next_deadline(), Time::NEVER);
+    world.check(true);
 }
