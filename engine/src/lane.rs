@@ -8,8 +8,8 @@
 //! Lanes are never taken away. One that was closed says so, and its records go nowhere.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, TryLockError};
 
 use ringpost_core::batch::{CutBatch, Fields, Fit, OpenBatch, Part};
 use ringpost_core::dispatch::{Backlog, Take};
@@ -23,6 +23,7 @@ use crate::delivery::{BatchCompletion, Promise};
 use crate::driver::clock;
 use crate::record::{Record, Value};
 use crate::shard::ShardShared;
+use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard};
 
 /// What all lanes of a producer have in common.
 #[derive(Debug)]
@@ -568,6 +569,12 @@ impl Lane {
     /// Refuses records from now on.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
+    }
+
+    /// Batches begun so far.
+    #[cfg(all(test, shuttle))]
+    pub(crate) fn begun(&self) -> u64 {
+        self.lock().begun
     }
 
     /// Batches that have their verdict.

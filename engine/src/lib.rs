@@ -52,6 +52,7 @@ mod shard;
 mod shared;
 mod squeeze;
 mod stats;
+mod sync;
 mod topic;
 mod undelivered;
 mod wake;

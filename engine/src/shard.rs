@@ -81,9 +81,13 @@ pub(crate) enum Command {
 
 impl ShardShared {
     pub(crate) fn new(index: usize, waker: Waker) -> Self {
+        Self::for_lanes(index, waker, LANES_MAX)
+    }
+
+    fn for_lanes(index: usize, waker: Waker, lanes_max: u32) -> Self {
         Self {
             index,
-            ready: ReadySet::new(LANES_MAX),
+            ready: ReadySet::new(lanes_max),
             gate: SleepGate::new(),
             waker,
             gathers_until: [const { AtomicU64::new(0) }; GATHER_HINTS],
@@ -574,5 +578,213 @@ impl Events for ShardEvents<'_> {
 impl<D: Driver> Shard<D> {
     pub(crate) fn driver_and_socket(&mut self) -> (&mut D, &SocketOptions) {
         (&mut self.driver, &self.socket)
+    }
+}
+
+#[cfg(all(test, shuttle))]
+mod interleavings {
+    //! The real lane, ready set and gate, with three appenders and a shard, in random schedules
+    //! (shuttle runs one thread at a time and switches at every lock and atomic of theirs).
+    //!
+    //! ```text
+    //! RUSTFLAGS="--cfg shuttle" cargo test -p ringpost --release --lib interleavings
+    //! ```
+    //!
+    //! The shard here does what [`Shard::turn`] does with lanes: drain, take what is there, settle,
+    //! announce its sleep, look again, sleep until it is woken. One that sleeps through a record
+    //! never ends, which shuttle reports with the schedule that repeats it.
+
+    use std::task::{Context, Poll, Wake};
+
+    use ringpost_core::outcome::Verdict;
+    use shuttle::scheduler::RandomScheduler;
+    use shuttle::{Config, Runner, thread};
+
+    use super::*;
+    use crate::completions::CompletionQueue;
+    use crate::delivery::{BatchCompletion, Delivery};
+    use crate::driver::EpollDriver;
+    use crate::flush::{Flush, Flushes};
+    use crate::lane::{LaneSettings, Watch};
+    use crate::record::Record;
+
+    const LANES: u32 = 2;
+    const APPENDERS: u64 = 3;
+    const RECORDS: u64 = 4;
+
+    struct Model {
+        shard: Arc<ShardShared>,
+        lanes: Vec<Arc<Lane>>,
+        completions: Arc<CompletionQueue>,
+        flushes: Arc<Flushes>,
+    }
+
+    impl Model {
+        fn new(waker: &Waker) -> Self {
+            let shard = Arc::new(ShardShared::for_lanes(0, waker.clone(), LANES));
+            let completions = Arc::new(CompletionQueue::new(1000));
+            let settings = Arc::new(LaneSettings {
+                // Two records of ours fill a batch.
+                batch_bytes: 61 + 100,
+                request_bytes_max: 1 << 14,
+                pool: Pool::new(1 << 20, 1 << 14).expect("memory"),
+                completions: Arc::clone(&completions),
+            });
+            let lanes = (0..LANES)
+                .map(|id| {
+                    let settings = Arc::clone(&settings);
+                    let topic = "t".into();
+                    let partition = id.cast_signed();
+                    Arc::new(Lane::new(
+                        LaneId(id),
+                        topic,
+                        partition,
+                        Arc::clone(&shard),
+                        settings,
+                    ))
+                })
+                .collect();
+            Self {
+                shard,
+                lanes,
+                completions,
+                flushes: Arc::default(),
+            }
+        }
+
+        /// Everything a lane has; whether it has to be looked at again soon.
+        fn serve(&self, lane: u32, settled: &mut u64) -> bool {
+            let lane = &self.lanes[lane as usize];
+            loop {
+                match lane.take(false) {
+                    Take::Busy => return true,
+                    Take::Empty => return false,
+                    Take::Batch { cut, ticket, .. } => {
+                        *settled += u64::from(cut.records);
+                        ticket.settle(Verdict::Sent);
+                        lane.count_settled();
+                        self.flushes.notify();
+                    }
+                }
+            }
+        }
+
+        fn run_shard(&self, records: u64) {
+            let mut settled = 0;
+            let mut busy = [false; LANES as usize];
+            while settled < records {
+                self.shard
+                    .ready
+                    .drain(LANES as usize, |lane| busy[lane as usize] = true);
+                for lane in 0..LANES {
+                    if mem::take(&mut busy[lane as usize]) {
+                        busy[lane as usize] = self.serve(lane, &mut settled);
+                    }
+                }
+                // A lane whose lock was taken is looked at again without sleeping for it.
+                if settled == records || busy.contains(&true) {
+                    thread::yield_now();
+                    continue;
+                }
+                // As the eventfd: a ring from here on ends the wait.
+                let rings = self.shard.counters.wakes();
+                self.shard.gate.begin_sleep(NEVER_NS);
+                if !self.shard.has_work() {
+                    while self.shard.counters.wakes() == rings {
+                        thread::yield_now();
+                    }
+                }
+                self.shard.gate.end_sleep();
+            }
+            assert_eq!(settled, records);
+        }
+
+        fn append(&self, appender: u64, watch: impl Fn(u64) -> Watch) -> Vec<Arc<BatchCompletion>> {
+            let value = [b'v'; 40];
+            (0..RECORDS)
+                .filter_map(|n| {
+                    let lane = &self.lanes[usize::from((n + appender) % 2 == 0)];
+                    let appended = lane.append(&Record::value(&value), watch(n), &mut None);
+                    appended.expect("room").completion
+                })
+                .collect()
+        }
+    }
+
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Runs a future as an executor would: polled again only when it was woken.
+    fn run<F: Future + Unpin>(mut future: F) {
+        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let waker = std::task::Waker::from(Arc::clone(&flag));
+        loop {
+            if flag.0.swap(false, Ordering::SeqCst)
+                && let Poll::Ready(_) =
+                    std::pin::Pin::new(&mut future).poll(&mut Context::from_waker(&waker))
+            {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn model(waker: &Waker) {
+        let model = Arc::new(Model::new(waker));
+        let shard = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || model.run_shard(APPENDERS * RECORDS))
+        };
+        let appenders: Vec<_> = (0..APPENDERS)
+            .map(|appender| {
+                let model = Arc::clone(&model);
+                thread::spawn(move || match appender {
+                    // Whoever posts and flushes finds its records settled.
+                    0 => {
+                        model.append(0, |_| Watch::Nobody);
+                        let lanes = model.lanes.iter().cloned();
+                        let before: Vec<_> = lanes.clone().map(|lane| lane.begun()).collect();
+                        run(Flush::new(Arc::clone(&model.flushes), lanes));
+                        for (lane, begun) in model.lanes.iter().zip(before) {
+                            assert!(lane.settled() >= begun, "flushed too early");
+                        }
+                    }
+                    1 => drop(model.append(1, Watch::Tag)),
+                    _ => {
+                        let shares = model.append(2, |_| Watch::Future);
+                        assert_eq!(shares.len() as u64, RECORDS);
+                        for share in shares {
+                            run(Delivery::new(share, 0, 0));
+                        }
+                    }
+                })
+            })
+            .collect();
+        for appender in appenders {
+            appender.join().expect("no panic");
+        }
+        shard.join().expect("no panic");
+        let mut completions = Vec::new();
+        while model.completions.drain(&mut completions) > 0 {}
+        let mut tags: Vec<_> = completions.iter().map(|done| done.tag).collect();
+        tags.sort_unstable();
+        assert_eq!(tags, (0..RECORDS).collect::<Vec<_>>(), "each once");
+    }
+
+    #[test]
+    fn no_record_is_slept_through() {
+        // A failing schedule is printed; `shuttle::replay` repeats it.
+        for seed in [1, 2, 3] {
+            let waker = EpollDriver::new().expect("epoll").waker();
+            let mut config = Config::new();
+            config.max_steps = shuttle::MaxSteps::FailAfter(200_000);
+            let scheduler = RandomScheduler::new_from_seed(seed, 2000);
+            Runner::new(scheduler, config).run(move || model(&waker));
+        }
     }
 }

@@ -257,6 +257,12 @@ impl ShardCounters {
         sum.unknown += self.unknown.load(Ordering::Relaxed);
     }
 
+    /// How often it was woken.
+    #[cfg(all(test, shuttle))]
+    pub(crate) fn wakes(&self) -> u64 {
+        self.wakes.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn read(&self) -> ShardStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (cpu, pin_error) = self
