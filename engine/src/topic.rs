@@ -5,11 +5,17 @@
 //! over one partition. [`Topic::local`] gives a handle for one thread that keeps the choice and the
 //! routing snapshot itself.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "a refused record comes back whole, into the caller's frame and not by way of the heap"
+)]
+
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use ringpost_core::partition::{Partitioner, Sticky, consistent_partition, murmur2_partition};
 use ringpost_memory::{Piece, SegmentMut, TakeError};
@@ -33,10 +39,12 @@ pub struct Topic {
 #[derive(Debug)]
 pub struct LocalTopic {
     topic: Topic,
-    lanes: RefCell<Cache<Arc<arc_swap::ArcSwap<Vec<Arc<Lane>>>>, Arc<Vec<Arc<Lane>>>>>,
+    lanes: RefCell<Cache<Arc<ArcSwap<Lanes>>, Arc<Lanes>>>,
     sticky: RefCell<Sticky>,
     not_sync: PhantomData<Cell<()>>,
 }
+
+type Lanes = Vec<Arc<Lane>>;
 
 /// How far [`Topic::extend`] came.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -123,6 +123,10 @@ pub(crate) trait Driver {
     /// wait ends the next.
     fn waker(&self) -> Waker;
     /// Frames the kernel may still read.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "asked by the conformance suite only")
+    )]
     fn frames_in_kernel(&self) -> usize;
     /// How often the kernel was entered, and other counters.
     fn counters(&self) -> DriverCounters;

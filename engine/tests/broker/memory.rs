@@ -14,7 +14,7 @@ use crate::support::*;
 
 const MEMORY: usize = 1 << 20;
 /// Hard to place beside others: a batch of its own.
-const VALUE: [u8; 60_000] = [b'v'; 60_000];
+static VALUE: [u8; 60_000] = [b'v'; 60_000];
 
 /// A broker that takes requests and answers none until it is healed, and a producer with little
 /// memory that has a connection to it.

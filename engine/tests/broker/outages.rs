@@ -158,6 +158,9 @@ fn refused_records_say_why(driver: DriverChoice) {
     assert!(server.shutdown().is_clean());
 }
 
+/// What is sent instead of an answer; nothing ends the connection.
+type Spoil = fn(&[u8]) -> Vec<u8>;
+
 /// What stands between the producer and a real broker, and spoils answers to Produce requests.
 struct Spoiler {
     port: u16,
@@ -166,7 +169,7 @@ struct Spoiler {
 impl Spoiler {
     /// `spoil` is given the length and the body of each answer behind the first `good` ones and
     /// returns what is sent instead.
-    fn start(server: &Server, good: usize, spoil: fn(&[u8]) -> Vec<u8>) -> Self {
+    fn start(server: &Server, good: usize, spoil: Spoil) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let upstream = server.addr();
@@ -181,7 +184,7 @@ impl Spoiler {
         Self { port }
     }
 
-    fn pass(down: &TcpStream, up: &TcpStream, good: usize, spoil: fn(&[u8]) -> Vec<u8>) {
+    fn pass(down: &TcpStream, up: &TcpStream, good: usize, spoil: Spoil) {
         thread::scope(|scope| {
             scope.spawn(move || {
                 let (mut down, mut up) = (down, up);
@@ -224,7 +227,7 @@ impl Spoiler {
 /// Answers that are cut off, too long, for other questions, or noise: the connection ends, nothing
 /// is acknowledged that was not, and memory stays bounded.
 fn spoiled_answers_acknowledge_nothing(driver: DriverChoice) {
-    let spoilers: [fn(&[u8]) -> Vec<u8>; 8] = [
+    let spoilers: [Spoil; 8] = [
         |answer| answer[..answer.len() / 2].to_vec(),
         |_| vec![0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 1],
         |_| vec![0xff; 64],
