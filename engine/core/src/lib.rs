@@ -12,43 +12,43 @@
 
 extern crate alloc;
 
-/// What a broker's error code means.
+// What a broker's error code means.
 pub mod ack;
-/// A batch while records are appended to it.
+// A batch while records are appended to it.
 pub mod batch;
-/// A sealed batch on its way.
+// A sealed batch on its way.
 mod batch_in_flight;
-/// What the core asks of memory.
+// What the core asks of memory.
 pub mod buffer;
-/// One connection to one broker.
+// One connection to one broker.
 pub mod connection;
-/// Topics, leaders, addresses and producer ids: the phone book.
+// Topics, leaders, addresses and producer ids: the phone book.
 pub mod directory;
-/// The decisions of a shard.
+// The decisions of a shard.
 pub mod dispatch;
-/// Agreeing on versions.
+// Agreeing on versions.
 pub mod handshake;
-/// The numbers that name things.
+// The numbers that name things.
 pub mod id;
-/// Every bound, as a sum.
+// Every bound, as a sum.
 pub mod limits;
-/// What is known of the cluster.
+// What is known of the cluster.
 pub mod metadata;
-/// What became of a batch.
+// What became of a batch.
 pub mod outcome;
-/// Which partition a record goes to.
+// Which partition a record goes to.
 pub mod partition;
-/// Pseudo-random numbers from a seed.
+// Pseudo-random numbers from a seed.
 pub mod random;
-/// When to try again.
+// When to try again.
 pub mod retry;
-/// From a cut batch to a sealed one.
+// From a cut batch to a sealed one.
 pub mod seal;
-/// What can be told.
+// What can be told.
 pub mod settings;
-/// Points in time.
+// Points in time.
 pub mod time;
-/// All timers of a shard.
+// All timers of a shard.
 pub mod timer;
 
 pub use batch_in_flight::Moments;

@@ -1,7 +1,7 @@
 //! From a cut batch to a sealed one: the body is fixed, compressed or not, and its checksum known.
 //!
 //! Only the body. The 61 bytes of the batch header are written per attempt (see
-//! [`crate::request`]), because producer id, epoch and sequence are bound when the batch is first
+//! [`crate::dispatch`]), because producer id, epoch and sequence are bound when the batch is first
 //! sent and may be bound anew if it was never written; the body is then shared by count and never
 //! touched again, so no attempt can change bytes the kernel still reads for an earlier one.
 

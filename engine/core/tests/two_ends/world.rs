@@ -193,7 +193,9 @@ pub(crate) struct Outcome {
 }
 
 /// Changes answers on their way.
-pub(crate) struct Tamper(Box<dyn FnMut(&mut Vec<u8>)>);
+pub(crate) struct Tamper(Box<Change>);
+
+type Change = dyn FnMut(&mut Vec<u8>);
 
 impl Tamper {
     pub(crate) fn with(change: impl FnMut(&mut Vec<u8>) + 'static) -> Option<Self> {
