@@ -112,6 +112,8 @@ pub(crate) struct Connection<P, T> {
     /// What the lanes in `ready` hold, as far as it was looked at.
     pub(crate) gathered: Gathered,
     pub(crate) last_send: Time,
+    /// Something was asked and answered since it was made.
+    pub(crate) served: bool,
     pub(crate) last_answer: Time,
     /// Requests in a row that carried a single record.
     pub(crate) lone: u32,
@@ -181,6 +183,7 @@ impl<P, T> Connection<P, T> {
             ready: VecDeque::new(),
             gathered: Gathered::NOTHING,
             last_send: Time(0),
+            served: false,
             last_answer: Time(0),
             lone: 0,
             throttled_until: Time(0),

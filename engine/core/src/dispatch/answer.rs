@@ -66,6 +66,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             && let Some(flight) = self.connections[index].flights.pop_front()
         {
             self.connections[index].last_answer = now;
+            self.connections[index].served = true;
             self.throttled(now, index, response.throttle_time_ms);
             self.learn_endpoints(now, &response);
             self.apply(now, index, flight, &mut rows);

@@ -59,6 +59,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         };
         connection.generation = connection.generation.wrapping_add(1);
         connection.state = State::Connecting { address };
+        connection.served = false;
         connection.deframer = Deframer::new(limits::RESPONSE_BYTES_MAX);
         let deadline = now + self.settings.connect_timeout;
         self.timers
@@ -125,6 +126,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         }
         if self.settings.acks == Acks::None {
             // There will be no answer: this was all there is to know.
+            self.connections[index].served = true;
             if let Some(mut flight) = self.connections[index].flights.pop_back() {
                 for mut entry in flight.entries.drain(..) {
                     let Some(mut batch) = entry.batch.take() else {
@@ -252,8 +254,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let connection = &mut self.connections[index];
         let idle = connection.flights.is_empty() && !connection.frame_out;
         match connection.state {
-            State::Ready { .. } if idle && reason.is_none() => {
+            State::Ready { .. }
+                if idle
+                    && reason.is_none()
+                    && (connection.served || connection.ready.is_empty()) =>
+            {
                 // Brokers end connections that are idle for long; nothing was asked, nothing is lost.
+                // One that ends before it was of any use would be made anew without end.
                 connection.state = State::Idle;
                 self.next_generation(index);
                 if !self.connections[index].ready.is_empty() {

@@ -487,8 +487,14 @@ impl<M: Memory, T> Dispatcher<M, T> {
             return;
         };
         if !addresses.is_empty() && self.brokers[index].addresses != addresses {
-            self.brokers[index].addresses = addresses.to_vec();
+            let before = mem::replace(&mut self.brokers[index].addresses, addresses.to_vec());
             for connection in index * per_broker..(index + 1) * per_broker {
+                if before.is_empty() && matches!(self.connections[connection].state, State::Resting)
+                {
+                    // It rests for want of an address, and now there is one.
+                    let timer = Timer::Connection(connection, ConnectionTimer::Reconnect);
+                    self.timers.set(timer, now);
+                }
                 self.leave_stale_address(now, connection);
             }
         }

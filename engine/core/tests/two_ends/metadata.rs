@@ -289,6 +289,11 @@ fn m13_a_broker_whose_name_resolves_late_or_elsewhere_is_reached() {
         .names
         .insert("broker".to_owned(), Ok(vec![address(1)]));
     world.settle(ms(5_000));
+    let asked = *asked_at(&world).last().expect("asked again");
+    assert!(
+        world.now.since(asked) <= ms(10),
+        "connected as soon as it was known where"
+    );
     // It moves: a refused connection makes the directory look again.
     world.stop_node(1);
     world.listening.insert(address(5), 1);

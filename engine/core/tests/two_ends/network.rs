@@ -78,6 +78,26 @@ fn n2_a_connection_that_ends_while_lanes_gather_is_made_anew_for_them() {
 }
 
 #[test]
+fn n2_a_broker_that_ends_fresh_connections_is_not_stormed() {
+    // Records wait for a throttle to end, and the broker wants no connection meanwhile.
+    let mut world = World::warm(Setup::new(1), 1);
+    world.broker.faults().throttle_ms = 1_000;
+    world.append(0, 100);
+    world.settle(ms(100));
+    world.broker.faults().throttle_ms = 0;
+    world.append(0, 100);
+    for _ in 0..900 {
+        world.hang_up(1);
+        world.run_for(ms(1));
+    }
+    let tries = world.connects.iter().filter(|(_, conn, _)| conn.slot != 0);
+    assert!(tries.count() < 30);
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    world.check(true);
+}
+
+#[test]
 fn n3_a_broker_that_hears_or_says_nothing_costs_one_request_timeout() {
     for (deaf, mute) in [(true, true), (true, false), (false, true)] {
         let setup = Setup::new(2).settings(|s| s.request_timeout = ms(400));
