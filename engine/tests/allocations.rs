@@ -85,7 +85,12 @@ struct Taken {
 }
 
 /// Sends in `send` a number of records and waits for them: once to warm up, once to count.
-fn measure(driver: DriverChoice, what: &str, send: impl Fn(&Producer, &Topic, u64)) -> Taken {
+fn measure(
+    driver: DriverChoice,
+    what: &str,
+    records: u64,
+    send: impl Fn(&Producer, &Topic, u64),
+) -> Taken {
     let _turn = TURN.lock().expect("no panic");
     let broker = Broker::start();
     let producer = Producer::builder()
@@ -99,16 +104,16 @@ fn measure(driver: DriverChoice, what: &str, send: impl Fn(&Producer, &Topic, u6
     send(&producer, &topic, RECORDS / 4);
     let before = producer.stats().total();
     let region = Region::new(HEAP);
-    send(&producer, &topic, RECORDS);
+    send(&producer, &topic, records);
     let change = region.change();
     let after = producer.stats().total();
-    assert_eq!(after.records_acked - before.records_acked, RECORDS);
+    assert_eq!(after.records_acked - before.records_acked, records);
     let taken = Taken {
         allocations: change.allocations + change.reallocations,
         batches: after.batches - before.batches,
     };
     println!(
-        "{what}, {driver}: {} allocations for {RECORDS} records in {} batches",
+        "{what}, {driver}: {} allocations for {records} records in {} batches",
         taken.allocations, taken.batches
     );
     producer.close(PATIENCE);
@@ -124,7 +129,7 @@ fn flush(producer: &Producer) {
 const GROWTH: usize = 200;
 
 fn posting(driver: DriverChoice) {
-    let taken = measure(driver, "post", |producer, topic, records| {
+    let taken = measure(driver, "post", RECORDS, |producer, topic, records| {
         for _ in 0..records {
             while let Err(refused) = topic.post(Record::value(&VALUE)) {
                 assert!(matches!(refused, TrySendError::Full(_)), "{refused}");
@@ -138,32 +143,37 @@ fn posting(driver: DriverChoice) {
 
 fn enqueueing(driver: DriverChoice) {
     let completions = Mutex::new(Vec::with_capacity(1 << 18));
-    let taken = measure(driver, "enqueue and drain", |producer, topic, records| {
-        let mut completions = completions.lock().expect("no panic");
-        let mut drained = 0;
-        let mut drain = |wait: bool| {
-            if wait {
-                assert!(producer.completions().wait(PATIENCE), "nothing comes");
+    let taken = measure(
+        driver,
+        "enqueue and drain",
+        RECORDS,
+        |producer, topic, records| {
+            let mut completions = completions.lock().expect("no panic");
+            let mut drained = 0;
+            let mut drain = |wait: bool| {
+                if wait {
+                    assert!(producer.completions().wait(PATIENCE), "nothing comes");
+                }
+                completions.clear();
+                producer.completions().drain(&mut completions);
+                drained += completions.len() as u64;
+                drained
+            };
+            for tag in 0..records {
+                while let Err(refused) = topic.enqueue(Record::value(&VALUE), tag) {
+                    assert!(matches!(refused, TrySendError::Full(_)), "{refused}");
+                    drain(true);
+                }
+                if tag % 1024 == 0 {
+                    drain(false);
+                }
             }
-            completions.clear();
-            producer.completions().drain(&mut completions);
-            drained += completions.len() as u64;
-            drained
-        };
-        for tag in 0..records {
-            while let Err(refused) = topic.enqueue(Record::value(&VALUE), tag) {
-                assert!(matches!(refused, TrySendError::Full(_)), "{refused}");
+            while drain(false) < records {
                 drain(true);
             }
-            if tag % 1024 == 0 {
-                drain(false);
-            }
-        }
-        while drain(false) < records {
-            drain(true);
-        }
-        flush(producer);
-    });
+            flush(producer);
+        },
+    );
     assert!(taken.allocations <= GROWTH, "{}", taken.allocations);
 }
 
@@ -201,22 +211,27 @@ fn awaiting(driver: DriverChoice) {
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(Arc::clone(&bell));
     let window = Mutex::new(std::collections::VecDeque::with_capacity(10_000));
-    let taken = measure(driver, "await in order", |_, topic, records| {
-        let mut window = window.lock().expect("no panic");
-        for _ in 0..records {
-            if window.len() == 10_000 {
-                let first = window.pop_front().expect("it is full");
-                assert!(matches!(outcome(first, &bell, &waker), Outcome::Acked(_)));
+    let taken = measure(
+        driver,
+        "await in order",
+        RECORDS / 4,
+        |_, topic, records| {
+            let mut window = window.lock().expect("no panic");
+            for _ in 0..records {
+                if window.len() == 10_000 {
+                    let first = window.pop_front().expect("it is full");
+                    assert!(matches!(outcome(first, &bell, &waker), Outcome::Acked(_)));
+                }
+                window.push_back(topic.try_send(Record::value(&VALUE)).expect("room"));
             }
-            window.push_back(topic.try_send(Record::value(&VALUE)).expect("room"));
-        }
-        for delivery in window.drain(..) {
-            assert!(matches!(
-                outcome(delivery, &bell, &waker),
-                Outcome::Acked(_)
-            ));
-        }
-    });
+            for delivery in window.drain(..) {
+                assert!(matches!(
+                    outcome(delivery, &bell, &waker),
+                    Outcome::Acked(_)
+                ));
+            }
+        },
+    );
     let batches = usize::try_from(taken.batches).expect("few");
     assert!(
         taken.allocations <= batches + GROWTH,
