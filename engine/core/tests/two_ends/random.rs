@@ -10,7 +10,7 @@ use ringpost_core::random::Random;
 use ringpost_core::settings::{Acks, Linger};
 use ringpost_core::time::Time;
 
-use crate::world::{Setup, World, ms, us};
+use crate::world::{Setup, Tamper, World, ms, us};
 
 const SEEDS: u64 = 300;
 
@@ -243,6 +243,60 @@ fn run(seed: u64) -> World {
 fn random_faults_then_healing_leave_every_record_settled_once_and_the_logs_as_reported() {
     for seed in seeds() {
         run(seed);
+    }
+}
+
+#[test]
+fn random_damage_to_answers_settles_every_record_and_breaks_nothing() {
+    for seed in 0..150 {
+        let _repeat = Repeat(seed);
+        let setup = Setup::new(2).settings(|s| {
+            s.request_timeout = ms(300);
+            s.connect_timeout = ms(300);
+            s.delivery_timeout = ms(3_000);
+        });
+        let mut world = World::with_topic(setup, "t", 3);
+        let mut random = Random::new(seed);
+        let mut dice = Random::new(seed ^ 0xdead);
+        world.tamper = Tamper::with(move |answer| {
+            let at = dice.below(answer.len());
+            let byte = u8::try_from(dice.below(256)).expect("a byte");
+            match dice.below(12) {
+                0 => answer[at] ^= 1 << (byte % 8),
+                1 => answer[at] = byte,
+                2 => answer.truncate(at),
+                3 => answer.extend_from_within(at..),
+                4 => answer.insert(at, byte),
+                5 => answer[at..].fill(byte),
+                _ => {}
+            }
+        });
+        for _ in 0..60 {
+            for lane in 0..3 {
+                world.append(lane, 20 + random.below(300));
+            }
+            world.run_for(us(random.below(20_000) as u64));
+            if let Some(conn) = world.open_connections().last() {
+                let len = random.below(30);
+                let bytes: Vec<u8> = (0..len).map(|_| random.draw().to_le_bytes()[0]).collect();
+                if random.below(10) == 0 {
+                    world.inject(*conn, &bytes);
+                }
+            }
+        }
+        world.tamper = None;
+        // What is damaged can make us wait for bytes that do not come, or be quiet for a minute.
+        world.settle(ms(10_000));
+        world.run_for(ms(70_000));
+        for lane in 0..3 {
+            world.append(lane, 50);
+        }
+        world.settle(ms(2_500));
+        let alive = (0..3).filter(|lane| {
+            let last = world.lanes.lanes[*lane as usize].next - 1;
+            world.is_acked(*lane, last)
+        });
+        assert_eq!(alive.count(), 3);
     }
 }
 
