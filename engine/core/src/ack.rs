@@ -15,6 +15,10 @@ pub enum Action {
     Retry,
     /// It is not stored, because we asked the wrong broker. Ask for metadata and try again.
     RefreshAndRetry,
+    /// We asked the wrong broker. With `acks=all` it may be stored: a leader that appends, waits for
+    /// its followers and loses its office meanwhile gives the same code as one that never was
+    /// leader. Ask for metadata and try again.
+    RefreshMaybeWritten,
     /// It may be stored. Try again with the same sequence, which the broker will recognise.
     RetryMaybeWritten,
     /// It is not stored, because its sequence does not follow the broker's last one.
@@ -34,28 +38,29 @@ pub fn action(code: ErrorCode) -> Action {
         ErrorCode::NONE => Action::Acked,
         ErrorCode::DUPLICATE_SEQUENCE_NUMBER => Action::AckedBefore,
 
+        // Given before anything is appended.
+        ErrorCode::UNKNOWN_TOPIC_ID
+        | ErrorCode::INCONSISTENT_TOPIC_ID
+        | ErrorCode::FENCED_LEADER_EPOCH
+        | ErrorCode::UNKNOWN_LEADER_EPOCH => Action::RefreshAndRetry,
+
         ErrorCode::NOT_LEADER_OR_FOLLOWER
         | ErrorCode::LEADER_NOT_AVAILABLE
         | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
-        | ErrorCode::UNKNOWN_TOPIC_ID
-        | ErrorCode::INCONSISTENT_TOPIC_ID
-        | ErrorCode::FENCED_LEADER_EPOCH
-        | ErrorCode::UNKNOWN_LEADER_EPOCH
         | ErrorCode::REPLICA_NOT_AVAILABLE
         | ErrorCode::BROKER_NOT_AVAILABLE
-        | ErrorCode::KAFKA_STORAGE_ERROR => Action::RefreshAndRetry,
+        | ErrorCode::KAFKA_STORAGE_ERROR => Action::RefreshMaybeWritten,
 
         ErrorCode::NOT_ENOUGH_REPLICAS
-        | ErrorCode::NETWORK_EXCEPTION
         | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
         | ErrorCode::CONCURRENT_TRANSACTIONS
         | ErrorCode::THROTTLING_QUOTA_EXCEEDED
         // Bytes can flip on their way; ours are checked before they are sent again.
         | ErrorCode::CORRUPT_MESSAGE => Action::Retry,
 
-        ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND | ErrorCode::REQUEST_TIMED_OUT => {
-            Action::RetryMaybeWritten
-        }
+        ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
+        | ErrorCode::REQUEST_TIMED_OUT
+        | ErrorCode::NETWORK_EXCEPTION => Action::RetryMaybeWritten,
 
         ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => Action::OutOfSequence,
         ErrorCode::UNKNOWN_PRODUCER_ID

@@ -115,6 +115,8 @@ pub(crate) struct Connection<P, T> {
     /// Something was asked and answered since it was made.
     pub(crate) served: bool,
     pub(crate) last_answer: Time,
+    /// How long answers take: a moving average over about eight.
+    pub(crate) answer_time: Duration,
     /// Requests in a row that carried a single record.
     pub(crate) lone: u32,
     /// Until then the broker asked us to be quiet.
@@ -185,6 +187,7 @@ impl<P, T> Connection<P, T> {
             last_send: Time(0),
             served: false,
             last_answer: Time(0),
+            answer_time: Duration::ZERO,
             lone: 0,
             throttled_until: Time(0),
             trouble: None,
@@ -216,6 +219,22 @@ impl<P, T> Connection<P, T> {
             return Time(0);
         }
         self.last_send + gap
+    }
+
+    /// An answer came to a request that was on the wire at `on_wire`.
+    pub(crate) fn answered(&mut self, now: Time, on_wire: Time) {
+        self.last_answer = now;
+        let took = now.since(on_wire);
+        self.answer_time = if self.answer_time.is_zero() {
+            took
+        } else {
+            (self.answer_time * 7 + took) / 8
+        };
+    }
+
+    /// What a request must allow for its answer: twice what answers take.
+    pub(crate) fn answer_takes(&self) -> Duration {
+        self.answer_time * 2
     }
 
     /// A request with so many records leaves.

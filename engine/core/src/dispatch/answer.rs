@@ -22,6 +22,7 @@ use crate::dispatch::{Dispatcher, Spare};
 use crate::id::{BrokerId, LaneId};
 use crate::limits;
 use crate::outcome::{Cause, Verdict, Why};
+use crate::settings::Acks;
 use crate::time::Time;
 
 /// The result of one batch.
@@ -65,7 +66,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
         if matched.is_ok()
             && let Some(flight) = self.connections[index].flights.pop_front()
         {
-            self.connections[index].last_answer = now;
+            let on_wire = flight.on_wire_at.unwrap_or(now);
+            self.connections[index].answered(now, on_wire);
             self.connections[index].served = true;
             self.throttled(now, index, response.throttle_time_ms);
             self.learn_endpoints(now, &response);
@@ -230,7 +232,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 );
             }
             ack::Action::Retry => self.retry(now, id, batch, cause, Again::Rested),
-            ack::Action::RefreshAndRetry => {
+            action @ (ack::Action::RefreshAndRetry | ack::Action::RefreshMaybeWritten) => {
+                let waits_for_followers = self.settings.acks == Acks::All;
+                batch.maybe_written |=
+                    action == ack::Action::RefreshMaybeWritten && waits_for_followers;
                 let again = if self.follow(now, id, asked, row.leader) {
                     Again::AtOnce
                 } else {

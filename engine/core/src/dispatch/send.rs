@@ -60,6 +60,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
             return;
         };
         let entries = self.collect(now, index, produce_version, supply);
+        if self.settings.idempotent && self.identity.is_none() {
+            // An expired batch used up the last epoch meanwhile: back to their places.
+            self.take_back(now, entries);
+            self.ask_identity();
+            return;
+        }
         if entries.is_empty() {
             Spare::<M::Piece, T>::keep(&mut self.spare.entries, entries);
             return;
@@ -101,7 +107,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
                     None => continue,
                 },
             };
-            if batch.deadline <= now {
+            if batch.deadline <= now + self.connections[index].answer_takes() {
+                // Too late for an answer. Sent all the same it would miss its deadline in flight, which
+                // ends the connection and with it the chances of all others.
                 self.fail(id, batch, Why::Expired, None);
                 self.drained(now, id);
                 continue;
@@ -137,6 +145,21 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.list(now, id);
         }
         entries
+    }
+
+    /// Puts batches that were drawn for a request back to their places.
+    fn take_back(&mut self, now: Time, mut entries: alloc::vec::Vec<Entry<M::Piece, T>>) {
+        for mut entry in entries.drain(..) {
+            let (Some(batch), Some(lane)) =
+                (entry.batch.take(), self.lanes[entry.lane.index()].as_mut())
+            else {
+                continue;
+            };
+            lane.in_flight -= 1;
+            lane.queue.push_front(batch);
+            self.list(now, entry.lane);
+        }
+        Spare::<M::Piece, T>::keep(&mut self.spare.entries, entries);
     }
 
     /// Ends a batch that this broker would misread.
@@ -201,16 +224,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             Some(frame) => frame,
             None => {
                 // No slab: everything back to its place, until a frame is released.
-                for mut entry in entries.drain(..) {
-                    let (Some(batch), Some(lane)) =
-                        (entry.batch.take(), self.lanes[entry.lane.index()].as_mut())
-                    else {
-                        continue;
-                    };
-                    lane.in_flight -= 1;
-                    lane.queue.push_front(batch);
-                    self.list(now, entry.lane);
-                }
+                self.take_back(now, entries);
                 self.connections[index].gathered.now = true;
                 self.short_of_slabs = true;
                 return;
