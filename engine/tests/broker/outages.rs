@@ -3,9 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
-use ringpost::{Cause, DriverChoice, Outcome, Producer, Record, Why};
+use ringpost::{Cause, Delivery, DriverChoice, Outcome, Producer, Record, Why};
 use ringpost_broker::numbering;
 use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault, Server, ServerConfig};
 
@@ -246,37 +245,49 @@ fn spoiled_answers_acknowledge_nothing(driver: DriverChoice) {
         },
         |_| Vec::new(),
     ];
-    for (number, spoil) in spoilers.into_iter().enumerate() {
-        let server = broker();
-        server
-            .with(|broker| broker.create_topic("spoiled", 1))
-            .expect("a new topic");
-        // The first answer of each connection is the one to ApiVersions.
-        let spoiler = Spoiler::start(&server, 1, spoil);
-        let producer = builder(&server, driver)
-            .set("delivery_timeout", "150ms")
-            .and_then(|b| b.set("retry_backoff", "5ms"))
-            .and_then(|b| b.set("reconnect_backoff", "5ms"))
-            .and_then(|b| b.set("request_timeout", "40ms"))
-            .and_then(|b| b.set("metadata_max_age", "1s"))
-            .expect("settings")
-            .build()
-            .expect("a producer");
-        server.with(|broker| broker.set_node_address(1, "127.0.0.1", spoiler.port));
-        let topic = producer.topic_blocking("spoiled").expect("it is there");
-        let delivery = topic.try_send(Record::value(b"x")).expect("room");
+    // All at a time: each takes its delivery timeout.
+    let sent: Vec<_> = spoilers
+        .into_iter()
+        .map(|spoil| send_through(spoil, driver))
+        .collect();
+    for (number, (server, producer, delivery)) in sent.into_iter().enumerate() {
         match in_time(move || delivery.wait()) {
             Outcome::Unknown(failure) => {
                 assert_eq!(failure.why, Why::Expired, "{number}: {failure}")
             }
             other => panic!("{number}: {other:?}"),
         }
-        assert!(!producer.close(Duration::ZERO).in_time || producer.stats().memory_in_use == 0);
+        assert!(producer.close(PATIENCE).in_time);
+        assert_eq!(producer.stats().memory_in_use, 0);
         assert!(
             server.shutdown().records <= 1,
             "{number}: a retry is recognised"
         );
     }
+}
+
+/// Sends a record on a connection whose answers are spoiled from the first Produce on.
+fn send_through(spoil: Spoil, driver: DriverChoice) -> (Server, Producer, Delivery) {
+    let server = broker();
+    server
+        .with(|broker| broker.create_topic("spoiled", 1))
+        .expect("a new topic");
+    // The first answer of each connection is the one to ApiVersions.
+    let spoiler = Spoiler::start(&server, 1, spoil);
+    let producer = builder(&server, driver)
+        .set("delivery_timeout", "1s")
+        .and_then(|b| b.set("retry_backoff", "5ms"))
+        .and_then(|b| b.set("reconnect_backoff", "5ms"))
+        .and_then(|b| b.set("request_timeout", "100ms"))
+        .expect("settings")
+        .build()
+        .expect("a producer");
+    server.with(|broker| broker.set_node_address(1, "127.0.0.1", spoiler.port));
+    let topic = producer.topic_blocking("spoiled").expect("it is there");
+    // Otherwise the record may expire before there is a connection to send it on.
+    producer.warm_up_blocking(&["spoiled"]).expect("in time");
+    let delivery = topic.try_send(Record::value(b"x")).expect("room");
+    (server, producer, delivery)
 }
 
 for_both_drivers!(
