@@ -59,7 +59,7 @@ fn r1_one_lost_connection_is_one_failure_however_much_was_in_flight() {
 fn r1_exhausted_retries_end_with_the_last_cause() {
     let setup = Setup::new(1).settings(|s| s.retry.attempts_max = Some(3));
     let mut world = World::warm(setup, 1);
-    let first = PartitionFault::ErrorBefore(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    let first = PartitionFault::ErrorBefore(ErrorCode::CORRUPT_MESSAGE);
     world.broker.faults().next_batch("t", 0, first);
     let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
     world.broker.faults().every_batch("t", 0, fault);
@@ -72,12 +72,25 @@ fn r1_exhausted_retries_end_with_the_last_cause() {
         Some(Cause::Broker { code, .. }) => code,
         other => panic!("{other:?}"),
     };
-    assert_eq!(code(failure.first), ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    assert_eq!(code(failure.first), ErrorCode::CORRUPT_MESSAGE);
     assert_eq!(code(failure.last), ErrorCode::NOT_ENOUGH_REPLICAS);
     world.broker.faults().heal();
     world.append(0, 100);
     world.settle(ms(1_000));
     assert!(world.is_acked(0, 2));
+    world.check(true);
+}
+
+#[test]
+fn i5_a_leader_that_lost_its_office_may_have_stored_the_batch() {
+    let setup = Setup::new(1).settings(|s| s.delivery_timeout = ms(2_000));
+    let mut world = World::warm(setup, 1);
+    let fault = PartitionFault::ErrorAfter(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    world.broker.faults().every_batch("t", 0, fault);
+    world.append(0, 100);
+    world.settle(ms(20_000));
+    let (unknown, failure) = failure(&world, 0, 1);
+    assert!(unknown, "it is in the log: {failure}");
     world.check(true);
 }
 
