@@ -222,6 +222,15 @@ enum Candidate {
     Name(Arc<str>, u16),
 }
 
+impl Candidate {
+    fn new(host: &str, port: u16) -> Self {
+        match host.parse::<IpAddr>() {
+            Ok(ip) => Self::Address(SocketAddr::new(ip, port)),
+            Err(_) => Self::Name(host.into(), port),
+        }
+    }
+}
+
 /// See the module's doc.
 #[derive(Debug)]
 pub struct Directory {
@@ -500,16 +509,33 @@ impl Directory {
     }
 
     fn new_round(&mut self) {
-        let brokers = self.cluster.brokers.values();
-        let brokers = brokers.map(|broker| (&*broker.host, broker.port));
-        let bootstrap = self.settings.bootstrap.iter();
-        let bootstrap = bootstrap.map(|(host, port)| (host.as_str(), *port));
-        for (host, port) in brokers.chain(bootstrap) {
-            self.candidates.push_back(match host.parse::<IpAddr>() {
-                Ok(ip) => Candidate::Address(SocketAddr::new(ip, port)),
-                Err(_) => Candidate::Name(host.into(), port),
-            });
+        for broker in self.cluster.brokers.values() {
+            let place = Candidate::new(&broker.host, broker.port);
+            self.candidates.push_back(place);
         }
+        self.bootstrap_candidates();
+    }
+
+    fn bootstrap_candidates(&mut self) {
+        for (host, port) in &self.settings.bootstrap {
+            self.candidates.push_back(Candidate::new(host, *port));
+        }
+    }
+
+    /// The broker says that its cluster is no longer ours: begins again at the bootstrap addresses
+    /// ([KIP-1102](https://cwiki.apache.org/confluence/display/KAFKA/KIP-1102%3A+Enable+clients+to+rebootstrap+based+on+timeout+or+error+code)).
+    fn rebootstrap(&mut self, now: Time) {
+        self.close();
+        self.state = State::Idle;
+        self.alarm = Time::NEVER;
+        self.bootstrap_candidates();
+        self.refresh_asked = true;
+        self.fruitless = self.fruitless.saturating_add(1);
+        let delay = self
+            .settings
+            .refresh
+            .delay(self.fruitless, &mut self.random);
+        self.refresh_not_before = now + delay;
     }
 
     fn connect(&mut self, now: Time, address: SocketAddr) {
@@ -872,13 +898,17 @@ impl Directory {
                 asked.correlation_id
             ));
         }
+        let mut rebootstrap = false;
         match asked.question {
             Question::Metadata => {
                 header::read_response_rest(&mut reader, ApiKey::METADATA, metadata_version)
                     .map_err(text)?;
                 let response =
                     metadata::Response::read(metadata_version, &mut reader).map_err(text)?;
-                self.learn(now, response);
+                rebootstrap = response.error == ErrorCode::REBOOTSTRAP_REQUIRED;
+                if !rebootstrap {
+                    self.learn(now, response);
+                }
             }
             Question::Identity { asker } => {
                 header::read_response_rest(&mut reader, ApiKey::INIT_PRODUCER_ID, identity_version)
@@ -892,6 +922,9 @@ impl Directory {
         self.failures = 0;
         self.troubles.clear();
         self.candidates.clear();
+        if rebootstrap {
+            self.rebootstrap(now);
+        }
         Ok(())
     }
 

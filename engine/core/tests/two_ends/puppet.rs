@@ -1,5 +1,6 @@
 //! The directory with a broker that says whatever a test wants.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringpost_codec::kafka::api_versions::{self, ApiRange};
@@ -24,6 +25,7 @@ struct Puppet {
     published: Option<Arc<Cluster>>,
     identities: Vec<Result<ProducerIdentity, ErrorCode>>,
     closed: u32,
+    connects: Vec<SocketAddr>,
     questions: u32,
 }
 
@@ -40,6 +42,7 @@ impl Puppet {
             published: None,
             identities: Vec::new(),
             closed: 0,
+            connects: Vec::new(),
             questions: 0,
         }
     }
@@ -62,7 +65,10 @@ impl Puppet {
 
     fn perform(&mut self, task: Task) {
         match task {
-            Task::Connect { conn, .. } => self.directory.connected(conn),
+            Task::Connect { conn, address } => {
+                self.connects.push(address);
+                self.directory.connected(conn);
+            }
             Task::Send { conn, frame } => self.answer(conn, &frame),
             Task::Publish(cluster) => self.published = Some(cluster),
             Task::Identity { result, .. } => self.identities.push(result),
@@ -87,7 +93,7 @@ impl Puppet {
                     let offered = api_versions::Response {
                         ranges: vec![
                             range(ApiKey::PRODUCE, 13),
-                            range(ApiKey::METADATA, 12),
+                            range(ApiKey::METADATA, 13),
                             range(ApiKey::INIT_PRODUCER_ID, 4),
                         ],
                         ..api_versions::Response::default()
@@ -190,6 +196,32 @@ fn h9_a_million_topics_nobody_asked_for_are_not_kept() {
     let puppet = told(vec![broker(1, "10.0.0.1", 9092)], topics);
     let cluster = puppet.published.expect("told");
     assert_eq!(cluster.topics.len(), 1);
+}
+
+#[test]
+fn m15_a_broker_that_asks_for_it_sends_us_back_to_the_bootstrap_addresses() {
+    let mut puppet = told(vec![broker(1, "10.0.0.7", 9092)], vec![topic("t", &[0])]);
+    let good = puppet.metadata.clone();
+    puppet.metadata = Response {
+        error: ErrorCode::REBOOTSTRAP_REQUIRED,
+        ..Response::default()
+    };
+    puppet.connects.clear();
+    puppet.directory.refresh();
+    puppet.run_for(ms(10_000));
+    assert!(
+        (5..25).contains(&puppet.connects.len()),
+        "{:?}",
+        puppet.connects
+    );
+    let bootstrap = "10.0.0.1:9092".parse().expect("an address");
+    assert!(puppet.connects.iter().all(|to| *to == bootstrap));
+    assert_eq!(puppet.published.as_ref().expect("told").topics.len(), 1);
+    puppet.metadata = good;
+    puppet.run_for(ms(3_000));
+    let questions = puppet.questions;
+    puppet.run_for(ms(10_000));
+    assert_eq!(puppet.questions, questions, "it has settled");
 }
 
 #[test]

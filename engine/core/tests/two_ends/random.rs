@@ -157,7 +157,7 @@ fn run(seed: u64) -> World {
             let code = random.below(codes.len());
             let fault = match random.below(4) {
                 // Only these may follow an append.
-                0 => PartitionFault::ErrorAfter(codes[1 + random.below(2)]),
+                0 => PartitionFault::ErrorAfter(codes[1 + random.below(3)]),
                 1 => PartitionFault::OmitBefore,
                 2 => PartitionFault::OmitAfter,
                 _ => PartitionFault::ErrorBefore(codes[code]),
