@@ -393,13 +393,16 @@ impl<M: Memory, T> Dispatcher<M, T> {
         self.counters
     }
 
-    /// Makes a lane known. Its leader comes with the next [`Dispatcher::metadata`].
+    /// Makes a lane known. Its leader comes with the next [`Dispatcher::metadata`]. Its appenders may
+    /// have been faster, and [`Dispatcher::lane_ready`] come when the lane was not known yet: so the
+    /// next step looks at what it holds.
     pub fn add_lane(&mut self, id: LaneId, topic: &Arc<str>, partition: PartitionId) {
         let topic = self.topic_index(topic);
         if self.lanes.len() <= id.index() {
             self.lanes.resize_with(id.index() + 1, || None);
         }
         self.lanes[id.index()] = Some(Lane::new(topic, partition));
+        self.note_source(id, Backlog::Busy);
     }
 
     fn topic_index(&mut self, name: &Arc<str>) -> usize {
@@ -644,16 +647,16 @@ impl<M: Memory, T> Dispatcher<M, T> {
     where
         S: Supply<Memory = M, Ticket = T>,
     {
-        for _ in 0..self.busy.len() {
-            let id = self.busy.remove(0);
-            let backlog = supply.backlog(id);
-            if backlog == Backlog::Busy {
-                self.busy.push(id);
-            } else {
-                self.note_source(id, backlog);
-                self.list(now, id);
+        let mut asked = mem::take(&mut self.busy);
+        asked.retain(|id| {
+            let backlog = supply.backlog(*id);
+            if backlog != Backlog::Busy {
+                self.note_source(*id, backlog);
+                self.list(now, *id);
             }
-        }
+            backlog == Backlog::Busy
+        });
+        self.busy = asked;
     }
 
     /// Puts a lane on its connection's list, if it has something to send and may. What the appenders

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringpost_broker::{ErrorCode, PartitionFault};
-use ringpost_core::id::LaneId;
+use ringpost_core::id::{LaneId, PartitionId};
 use ringpost_core::settings::Linger;
 use ringpost_core::time::Time;
 
@@ -210,6 +210,20 @@ fn b1_a_taken_lock_delays_nothing_but_its_lane_and_forgets_nothing() {
         assert!(last <= start + ms(7), "{busy}");
         world.check(true);
     }
+}
+
+#[test]
+fn b1_a_record_appended_before_the_dispatcher_knew_its_lane_is_not_forgotten() {
+    let mut world = World::warm(Setup::new(1), 1);
+    let id = world.lanes.add("t", 0);
+    world.append(id.0, 100);
+    world.run_for(ms(1));
+    assert!(world.lanes.ready.is_empty(), "the news is gone");
+    let (now, cluster) = (world.now, world.cluster.clone());
+    world.dispatcher.add_lane(id, &"t".into(), PartitionId(0));
+    world.dispatcher.metadata(now, &cluster);
+    world.settle(ms(100));
+    assert!(world.all_acked());
 }
 
 #[test]
