@@ -318,16 +318,21 @@ impl<D: Driver> Shard<D> {
         for command in commands {
             match command {
                 Command::Lanes(lanes) => {
-                    for lane in lanes {
+                    for lane in &lanes {
                         self.dispatcher
                             .add_lane(lane.id, &lane.topic, PartitionId(lane.partition));
                         let place = lane.id.index();
                         if self.supply.lanes.len() <= place {
                             self.supply.lanes.resize(place + 1, None);
                         }
-                        self.supply.lanes[place] = Some(lane);
+                        self.supply.lanes[place] = Some(Arc::clone(lane));
                     }
                     self.take_metadata(now);
+                    // Appenders have had them for a while: a mark may have come, and gone, before
+                    // the lane was known here.
+                    for lane in lanes {
+                        self.dispatcher.lane_ready(now, lane.id, &mut self.supply);
+                    }
                 }
                 Command::Metadata => self.take_metadata(now),
                 Command::Identity(Ok(identity)) => self.dispatcher.identity(identity),
@@ -578,6 +583,51 @@ impl Events for ShardEvents<'_> {
 impl<D: Driver> Shard<D> {
     pub(crate) fn driver_and_socket(&mut self) -> (&mut D, &SocketOptions) {
         (&mut self.driver, &self.socket)
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::driver::EpollDriver;
+    use crate::lane::{LaneSettings, Watch};
+    use crate::producer::Producer;
+    use crate::record::Record;
+
+    /// A lane is with the appenders before its shard is told of it.
+    #[test]
+    fn a_record_before_its_lane_is_not_forgotten() {
+        let builder = Producer::builder().bootstrap("127.0.0.1:1");
+        let driver = EpollDriver::new().expect("epoll");
+        let shared = builder
+            .shared(Inbox::new(driver.waker()), vec![driver.waker()])
+            .expect("memory");
+        let own = Arc::clone(&shared.shards[0]);
+        let settings = builder.shard_settings(0);
+        let mut shard =
+            Shard::new(driver, Arc::clone(&own), Arc::clone(&shared), settings).expect("memory");
+        let settings = Arc::new(LaneSettings {
+            batch_bytes: 1 << 14,
+            request_bytes_max: 1 << 14,
+            pool: shared.pool.clone(),
+            completions: Arc::clone(&shared.completions),
+        });
+        let lane = Arc::new(Lane::new(
+            LaneId(0),
+            "t".into(),
+            0,
+            Arc::clone(&own),
+            settings,
+        ));
+        lane.append(&Record::value(b"v"), Watch::Nobody, &mut None)
+            .expect("room");
+        // The mark is taken while nobody knows whose it is.
+        shard.turn(None, Wait::No).expect("the kernel works");
+        assert!(own.ready.is_empty());
+        own.command(Command::Lanes(vec![lane]));
+        shard.turn(None, Wait::No).expect("the kernel works");
+        assert!(!shard.dispatcher.is_idle(), "the record waits for a leader");
+        assert_ne!(shard.dispatcher.next_deadline(), Time::NEVER);
     }
 }
 
