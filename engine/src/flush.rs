@@ -1,7 +1,7 @@
 //! Waiting for what was accepted before to be settled.
 //!
-//! A flush notes, for each lane with unsettled batches, how many batches it has begun, and is over
-//! when each has settled as many. Records sent later do not prolong it.
+//! A flush notes, for each lane with unsettled batches, the last batch it has begun, and is over
+//! when each has settled all up to that one. Records sent later do not prolong it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -82,5 +82,49 @@ impl Future for Flush {
         } else {
             Poll::Pending
         }
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use ringpost_core::dispatch::Take;
+
+    use super::*;
+    use crate::controller::Inbox;
+    use crate::driver::{Driver, EpollDriver};
+    use crate::lane::{Ticket, Watch};
+    use crate::producer::Producer;
+    use crate::record::Record;
+
+    /// A batch that is tried again is settled after one that came later.
+    #[test]
+    fn a_later_batch_does_not_end_a_flush() {
+        let driver = EpollDriver::new().expect("epoll");
+        let shared = Producer::builder()
+            .shared(Inbox::new(driver.waker()), vec![driver.waker()])
+            .expect("memory");
+        let lane = shared.lane_for_tests();
+        let flushes = Arc::<Flushes>::default();
+        let flush = || Flush::new(Arc::clone(&flushes), [Arc::clone(&lane)].into_iter());
+        let send = || -> Ticket {
+            lane.append(&Record::value(b"v"), Watch::Nobody, &mut None)
+                .expect("room");
+            match lane.take(true) {
+                Take::Batch { ticket, .. } => ticket,
+                _ => panic!("there is a batch"),
+            }
+        };
+        assert_eq!(flush().pending(), 0);
+        let first = send();
+        let mut early = flush();
+        let (second, third) = (send(), send());
+        let mut late = flush();
+        lane.count_settled(second.ordinal);
+        assert_eq!((early.pending(), late.pending()), (1, 1));
+        lane.count_settled(first.ordinal);
+        assert_eq!((early.pending(), late.pending()), (0, 1));
+        lane.count_settled(third.ordinal);
+        assert_eq!(late.pending(), 0);
+        assert_eq!(flush().pending(), 0);
     }
 }

@@ -49,8 +49,10 @@ pub(crate) struct Lane {
     /// The connection its records go to, plus one; 0 while it has no leader; [`Self::UNTOLD`] before
     /// that is known. Written by the shard.
     connection: AtomicU32,
-    /// Batches that have their verdict. Written by the shard.
+    /// All batches up to this one have their verdict. Written by the shard.
     settled: AtomicU64,
+    /// Of the batches behind it, which have their verdict too. The shard's; nobody else locks it.
+    settled_early: std::sync::Mutex<VecDeque<bool>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +89,8 @@ pub(crate) struct Ticket {
     pub(crate) tagged: Option<Tags>,
     /// Records nobody waits for.
     pub(crate) posted: u32,
+    /// The batch's number in its lane, from 1.
+    pub(crate) ordinal: u64,
 }
 
 impl Ticket {
@@ -199,6 +203,7 @@ impl Lane {
             inner: Mutex::default(),
             connection: AtomicU32::new(Self::UNTOLD),
             settled: AtomicU64::new(0),
+            settled_early: std::sync::Mutex::default(),
         }
     }
 
@@ -358,6 +363,7 @@ impl Lane {
             };
             if index == 0 {
                 inner.begun += 1;
+                open.ticket.ordinal = inner.begun;
             }
             let mut completion = None;
             match watch {
@@ -553,7 +559,7 @@ impl Lane {
     }
 
     /// Asks the shard to send what is there at once, and says which batches those are: the lane is
-    /// flushed when so many are settled. `None`: nothing is unsettled.
+    /// flushed when all up to this one are settled. `None`: nothing is unsettled.
     pub(crate) fn hurry(&self) -> Option<u64> {
         let mut inner = self.lock();
         let begun = inner.begun;
@@ -577,7 +583,7 @@ impl Lane {
         self.lock().begun
     }
 
-    /// Batches that have their verdict.
+    /// All batches up to this one have their verdict.
     pub(crate) fn settled(&self) -> u64 {
         self.settled.load(Ordering::Acquire)
     }
@@ -594,11 +600,29 @@ impl Lane {
         cut.into_iter().map(|cut| (cut.batch, cut.ticket)).collect()
     }
 
-    /// One more batch has its verdict.
-    pub(crate) fn count_settled(&self) {
+    /// A batch has its verdict. Not always in order: one that is tried again may be overtaken by
+    /// the verdict on a later one, and a flush must not take that for its own.
+    pub(crate) fn count_settled(&self, ordinal: u64) {
         // Only the shard writes it.
-        self.settled
-            .store(self.settled.load(Ordering::Relaxed) + 1, Ordering::Release);
+        let mut settled = self.settled.load(Ordering::Relaxed);
+        let ahead = ordinal.saturating_sub(settled).checked_sub(1);
+        let Some(ahead) = ahead.and_then(|ahead| usize::try_from(ahead).ok()) else {
+            return;
+        };
+        let mut early = self
+            .settled_early
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if early.len() <= ahead {
+            early.resize(ahead + 1, false);
+        }
+        early[ahead] = true;
+        while early.front() == Some(&true) {
+            early.pop_front();
+            settled += 1;
+        }
+        drop(early);
+        self.settled.store(settled, Ordering::Release);
     }
 }
 

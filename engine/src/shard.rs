@@ -444,8 +444,9 @@ impl<D: Driver> Shard<D> {
                 batch,
             }));
         }
+        let ordinal = ticket.ordinal;
         ticket.settle(verdict);
-        lane.count_settled();
+        lane.count_settled(ordinal);
     }
 
     /// Publishes what appenders look at.
@@ -590,7 +591,7 @@ impl<D: Driver> Shard<D> {
 mod tests {
     use super::*;
     use crate::driver::EpollDriver;
-    use crate::lane::{LaneSettings, Watch};
+    use crate::lane::Watch;
     use crate::producer::Producer;
     use crate::record::Record;
 
@@ -606,19 +607,7 @@ mod tests {
         let settings = builder.shard_settings(0);
         let mut shard =
             Shard::new(driver, Arc::clone(&own), Arc::clone(&shared), settings).expect("memory");
-        let settings = Arc::new(LaneSettings {
-            batch_bytes: 1 << 14,
-            request_bytes_max: 1 << 14,
-            pool: shared.pool.clone(),
-            completions: Arc::clone(&shared.completions),
-        });
-        let lane = Arc::new(Lane::new(
-            LaneId(0),
-            "t".into(),
-            0,
-            Arc::clone(&own),
-            settings,
-        ));
+        let lane = shared.lane_for_tests();
         lane.append(&Record::value(b"v"), Watch::Nobody, &mut None)
             .expect("room");
         // The mark is taken while nobody knows whose it is.
@@ -711,8 +700,9 @@ mod interleavings {
                     Take::Empty => return false,
                     Take::Batch { cut, ticket, .. } => {
                         *settled += u64::from(cut.records);
+                        let ordinal = ticket.ordinal;
                         ticket.settle(Verdict::Sent);
-                        lane.count_settled();
+                        lane.count_settled(ordinal);
                         self.flushes.notify();
                     }
                 }

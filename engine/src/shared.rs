@@ -409,6 +409,20 @@ impl Shared {
     }
 }
 
+#[cfg(all(test, not(loom), not(shuttle)))]
+impl Shared {
+    /// A lane that the first shard was not told of.
+    pub(crate) fn lane_for_tests(&self) -> Arc<Lane> {
+        Arc::new(Lane::new(
+            LaneId(0),
+            "t".into(),
+            0,
+            Arc::clone(&self.shards[0]),
+            Arc::clone(&self.lane_settings),
+        ))
+    }
+}
+
 /// Whether a topic can have this name: Kafka's `Topic.validate`. Asked here, because brokers are
 /// asked for all wanted topics at a time, and a name that does not even fit a request must not
 /// cost the others theirs.
