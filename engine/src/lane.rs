@@ -232,6 +232,9 @@ impl Lane {
         grant: &mut Option<SegmentMut>,
     ) -> Result<Appended, Refused> {
         let mut inner = self.lock();
+        if let Some(appended) = self.append_at_once(&mut inner, record, watch) {
+            return Ok(appended);
+        }
         let value = match &record.value {
             Some(Value::Shared(value)) if value.len() >= SHARED_VALUE_BYTES_MIN => {
                 if grant.is_some() {
@@ -269,9 +272,14 @@ impl Lane {
         let mut news = News::None;
         let mut inner = self.lock();
         for record in records {
-            let (result, more) =
-                self.append_locked(&mut inner, record, Source::Copied, Watch::Nobody, &mut None);
-            news = news.or(more);
+            let at_once = self.append_at_once(&mut inner, record, Watch::Nobody);
+            let result = at_once.map(Ok).unwrap_or_else(|| {
+                let (watch, value) = (Watch::Nobody, Source::Copied);
+                let (result, more) =
+                    self.append_locked(&mut inner, record, value, watch, &mut None);
+                news = news.or(more);
+                result
+            });
             match result {
                 Ok(appended) => {
                     extension.taken += 1;
@@ -289,7 +297,79 @@ impl Lane {
         extension
     }
 
+    /// The common case, which needs nothing but a copy: the open batch has a record and room for
+    /// another, so the shard knows of the lane. `None`: not so, or it has to be looked at closer.
+    ///
+    /// Apart from the rest for the sake of its result: one that shares its bytes with an error is put
+    /// together in memory and read back at once, which costs as much as the copy.
     #[inline]
+    fn append_at_once(
+        &self,
+        inner: &mut Inner,
+        record: &Record<'_>,
+        watch: Watch,
+    ) -> Option<Appended> {
+        let open = inner
+            .open
+            .as_mut()
+            .filter(|open| open.batch.records() > 0)?;
+        let by_reference = matches!(&record.value, Some(Value::Shared(_)));
+        let untagged = matches!(watch, Watch::Tag(_)) && open.ticket.tagged.is_none();
+        if inner.closed || by_reference || untagged {
+            return None;
+        }
+        let fields = fields_of(record, &open.batch);
+        let size = open.batch.measure(&fields);
+        if open.batch.fit(&size, self.settings.batch_bytes) != Fit::Fits {
+            return None;
+        }
+        let index = open.batch.append(&fields, &size);
+        inner.bytes += size.total;
+        Some(Appended {
+            index,
+            timestamp_ms: fields.timestamp_ms,
+            completion: self.note(open, watch, index, fields.timestamp_ms),
+            bytes: size.total,
+            cut: false,
+        })
+    }
+
+    /// Notes with the batch who wants to know what becomes of a record.
+    #[inline]
+    fn note(
+        &self,
+        open: &mut Open,
+        watch: Watch,
+        index: u32,
+        timestamp_ms: i64,
+    ) -> Option<Arc<BatchCompletion>> {
+        match watch {
+            Watch::Nobody => {
+                open.ticket.posted += 1;
+                None
+            }
+            Watch::Future => {
+                let new = || Promise::new(self.partition);
+                Some(open.ticket.completion.get_or_insert_with(new).share())
+            }
+            Watch::Tag(tag) => {
+                let delta = timestamp_ms.wrapping_sub(open.batch.base_timestamp_ms());
+                let timestamp_delta_ms = i32::try_from(delta).unwrap_or(i32::MAX);
+                if let Some(tagged) = &mut open.ticket.tagged {
+                    tagged.push(Tagged {
+                        tag,
+                        index,
+                        timestamp_delta_ms,
+                    });
+                }
+                None
+            }
+        }
+    }
+
+    /// Every case.
+    #[cold]
+    #[inline(never)]
     fn append_locked(
         &self,
         inner: &mut Inner,
@@ -316,16 +396,7 @@ impl Lane {
                     })
                 }
             };
-            let timestamp_ms = record
-                .timestamp_ms
-                // Coarse clocks lag behind; a batch does not begin in the future.
-                .unwrap_or_else(|| clock::wall_ms_coarse().max(open.batch.base_timestamp_ms()));
-            let fields = Fields {
-                timestamp_ms,
-                key: record.key,
-                value: record.value.as_ref().map(Value::bytes),
-                headers: record.headers,
-            };
+            let fields = fields_of(record, &open.batch);
             let size = open.batch.measure(&fields);
             let fit = open.batch.fit(&size, self.settings.batch_bytes);
             if fit == Fit::BatchFull {
@@ -365,28 +436,7 @@ impl Lane {
                 inner.begun += 1;
                 open.ticket.ordinal = inner.begun;
             }
-            let mut completion = None;
-            match watch {
-                Watch::Nobody => open.ticket.posted += 1,
-                Watch::Future => {
-                    let batch = open
-                        .ticket
-                        .completion
-                        .get_or_insert_with(|| Promise::new(self.partition));
-                    completion = Some(batch.share());
-                }
-                Watch::Tag(tag) => {
-                    let delta = timestamp_ms.wrapping_sub(open.batch.base_timestamp_ms());
-                    let timestamp_delta_ms = i32::try_from(delta).unwrap_or(i32::MAX);
-                    if let Some(tagged) = &mut open.ticket.tagged {
-                        tagged.push(Tagged {
-                            tag,
-                            index,
-                            timestamp_delta_ms,
-                        });
-                    }
-                }
-            }
+            let completion = self.note(open, watch, index, fields.timestamp_ms);
             inner.bytes += size.total;
             let news = match (cut, was_empty) {
                 (true, _) => News::Full,
@@ -395,7 +445,7 @@ impl Lane {
             };
             let appended = Appended {
                 index,
-                timestamp_ms,
+                timestamp_ms: fields.timestamp_ms,
                 completion,
                 bytes: size.total,
                 cut,
@@ -663,6 +713,21 @@ impl News {
             (Self::Full, _) | (_, Self::None) => self,
             _ => later,
         }
+    }
+}
+
+/// What is appended to a batch of a record.
+#[inline]
+fn fields_of<'r>(record: &'r Record<'r>, batch: &OpenBatch<SegmentMut>) -> Fields<'r> {
+    let timestamp_ms = record
+        .timestamp_ms
+        // Coarse clocks lag behind; a batch does not begin in the future.
+        .unwrap_or_else(|| clock::wall_ms_coarse().max(batch.base_timestamp_ms()));
+    Fields {
+        timestamp_ms,
+        key: record.key,
+        value: record.value.as_ref().map(Value::bytes),
+        headers: record.headers,
     }
 }
 
