@@ -1,4 +1,4 @@
-//! The controller: names, metadata, producer ids, and reports to the application.
+//! The controller: names, metadata, producer ids.
 //!
 //! One unpinned thread with a connection of its own, so that no shard ever waits for a name or a
 //! lookup; in embedded mode it is driven by the application's thread together with the shard. The
@@ -7,8 +7,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -21,7 +19,6 @@ use crate::driver::{Driver, Events, Frame, SocketOptions, Wait, Waker, clock};
 use crate::resolver::{Lookup, Resolver};
 use crate::shard::Command;
 use crate::shared::Shared;
-use crate::undelivered::{OnUndelivered, Undelivered};
 
 /// What the controller can be asked.
 #[derive(Debug)]
@@ -32,8 +29,6 @@ pub(crate) enum Request {
     Refresh,
     /// This shard wants a producer id.
     Identify(usize),
-    /// A batch nobody waits for was not written.
-    Undelivered(Undelivered),
     /// Somebody waits for memory, with a deadline.
     Look,
     /// A name was looked up.
@@ -46,23 +41,18 @@ pub(crate) enum Request {
     Stop,
 }
 
-/// The way to the controller. Bounded: refreshes are one, reports are counted.
+/// The way to the controller. Bounded: refreshes are one, and so are looks.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queue: Mutex<VecDeque<Request>>,
     waker: Waker,
-    undelivered_dropped: AtomicU64,
 }
 
 impl Inbox {
-    /// Batches that may wait for `on_undelivered`. Their memory is the producer's own until then.
-    const UNDELIVERED_MAX: usize = 256;
-
     pub(crate) fn new(waker: Waker) -> Self {
         Self {
             queue: Mutex::default(),
             waker,
-            undelivered_dropped: AtomicU64::new(0),
         }
     }
 
@@ -75,16 +65,6 @@ impl Inbox {
         match request {
             Request::Refresh if queue.iter().any(|r| matches!(r, Request::Refresh)) => return,
             Request::Look if queue.iter().any(|r| matches!(r, Request::Look)) => return,
-            Request::Undelivered(_)
-                if queue
-                    .iter()
-                    .filter(|r| matches!(r, Request::Undelivered(_)))
-                    .count()
-                    >= Self::UNDELIVERED_MAX =>
-            {
-                self.undelivered_dropped.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
             request => queue.push_back(request),
         }
         drop(queue);
@@ -93,10 +73,6 @@ impl Inbox {
 
     fn take(&self) -> Option<Request> {
         self.queue().pop_front()
-    }
-
-    pub(crate) fn undelivered_dropped(&self) -> u64 {
-        self.undelivered_dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -113,7 +89,6 @@ pub(crate) enum Names {
 pub(crate) struct Controller {
     pub(crate) directory: Directory,
     producer: Arc<Shared>,
-    on_undelivered: Option<OnUndelivered>,
     names: Names,
     stopped: bool,
 }
@@ -131,14 +106,12 @@ impl Controller {
         settings: DirectorySettings,
         seed: u64,
         producer: Arc<Shared>,
-        on_undelivered: Option<OnUndelivered>,
         names: Names,
     ) -> Self {
         let directory = Directory::new(settings, seed);
         Self {
             directory,
             producer,
-            on_undelivered,
             names,
             stopped: false,
         }
@@ -184,7 +157,6 @@ impl Controller {
                 Request::Want(topic) => self.directory.want(now, &topic),
                 Request::Refresh => self.directory.refresh(),
                 Request::Identify(shard) => self.directory.identify(shard),
-                Request::Undelivered(batch) => self.report(&batch),
                 Request::Look => self.producer.make_room(),
                 Request::Resolved { host, port, result } => {
                     let result = result.as_deref().map_err(String::as_str);
@@ -197,18 +169,6 @@ impl Controller {
         self.directory.step(now);
         while let Some(task) = self.directory.poll_task() {
             self.perform(now, task, driver, socket);
-        }
-    }
-
-    fn report(&self, batch: &Undelivered) {
-        let Some(hook) = &self.on_undelivered else {
-            return;
-        };
-        // The application's code: its panic is its own, the producer goes on.
-        if catch_unwind(AssertUnwindSafe(|| hook(batch))).is_err() {
-            self.producer
-                .callback_panics
-                .fetch_add(1, Ordering::Relaxed);
         }
     }
 

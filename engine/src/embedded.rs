@@ -16,12 +16,14 @@ use crate::producer::{Producer, seed};
 use crate::shard::{Shard, Turn};
 use crate::shared::Shared;
 use crate::topic::Topic;
+use crate::undelivered::Hook;
 
 /// The part of a producer that its application drives: one shard and the controller. Stays in the
 /// thread that made it.
 ///
 /// Nothing happens between calls of [`Embedded::turn`]; so nothing may block on the producer in
-/// this thread (`wait`, `topic_blocking`, `flush_blocking`): turn until the outcome is there.
+/// this thread (`wait`, `topic_blocking`, `flush_blocking`): turn until the outcome is there. Nor
+/// may `on_undelivered`, which is called in it, by `turn` and at the end.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -39,6 +41,7 @@ use crate::topic::Topic;
 pub struct Embedded {
     shard: AnyShard,
     controller: Controller,
+    hook: Option<Hook>,
     shared: Arc<Shared>,
     ended: bool,
 }
@@ -77,7 +80,10 @@ impl Embedded {
             AnyShard::Epoll(shard) => turn(shard, &mut self.controller, wait),
         };
         match turned {
-            Ok(Turn::Again) => Ok(()),
+            Ok(Turn::Again) => {
+                self.report();
+                Ok(())
+            }
             Ok(Turn::Ended) => {
                 self.end();
                 Ok(())
@@ -90,9 +96,31 @@ impl Embedded {
     }
 
     fn end(&mut self) {
+        if self.ended {
+            return;
+        }
         self.ended = true;
         self.shared.close();
+        loop {
+            let more = match &mut self.shard {
+                AnyShard::Ring(shard) => shard.give_up(),
+                AnyShard::Epoll(shard) => shard.give_up(),
+            };
+            // Between the rounds: more could not wait at a time.
+            self.report();
+            if !more {
+                break;
+            }
+        }
         self.shared.shard_is_gone(0);
+        self.report();
+    }
+
+    /// Tells the application what was not delivered.
+    fn report(&self) {
+        if let Some(hook) = &self.hook {
+            hook.report_waiting();
+        }
     }
 
     /// Whether the producer was closed and everything is settled.
@@ -209,15 +237,18 @@ impl Builder {
             self.directory_settings(),
             seed(usize::MAX),
             Arc::clone(&shared),
-            self.on_undelivered,
             Names::Refused,
         );
+        let hook = self
+            .on_undelivered
+            .map(|call| Hook::new(call, Arc::clone(&shared)));
         let producer = Producer::without_threads(Arc::clone(&shared), chosen);
         Ok((
             producer,
             Embedded {
                 shard: wrap(shard),
                 controller,
+                hook,
                 shared,
                 ended: false,
             },

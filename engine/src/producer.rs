@@ -25,6 +25,7 @@ use crate::shard::{Command, Shard, ShardSettings, ShardShared};
 use crate::shared::{Routing, Shared, SharedParts};
 use crate::stats::{Settled, Stats};
 use crate::topic::Topic;
+use crate::undelivered::Hook;
 use crate::warm_up::{Duty, Warm, WarmUp};
 
 /// A producer. `Send + Sync + Clone`; clones are the same producer.
@@ -53,9 +54,10 @@ pub struct Producer {
 struct Handle {
     shared: Arc<Shared>,
     driver: ChosenDriver,
-    /// The controller in front: it is joined last.
+    /// Joined from the back: shards, controller, hook.
     threads: Mutex<Vec<JoinHandle<()>>>,
-    controller: Option<ThreadId>,
+    /// The thread that runs `on_undelivered`, if there is one.
+    hook: Option<ThreadId>,
     /// The process that made it: a forked child must leave the parent's descriptors alone.
     process: u32,
 }
@@ -171,8 +173,8 @@ impl Producer {
     /// as `NotWritten` or `Unknown`, and ends all threads. Any thread may call it, any number of
     /// times; of several calls at a time the shortest `timeout` counts.
     ///
-    /// It also waits for an `on_undelivered` that is running. Called by that, it cannot wait for its
-    /// own thread, which then ends after it.
+    /// It also waits until `on_undelivered` was told of everything. Called by that, it cannot wait
+    /// for its own thread, which then ends after it.
     pub fn close(&self, timeout: Duration) -> CloseReport {
         self.handle.shared.close();
         let in_time = self.handle.flush(timeout).is_ok();
@@ -194,7 +196,7 @@ impl Producer {
             shared,
             driver,
             threads: Mutex::default(),
-            controller: None,
+            hook: None,
             process,
         };
         Self {
@@ -222,7 +224,7 @@ impl Producer {
             memory_in_use: shared.pool.in_use(),
             memory_high_water: shared.pool.high_water(),
             memory_waiters: shared.pool.waiting(),
-            undelivered_dropped: shared.inbox.undelivered_dropped(),
+            undelivered_dropped: shared.reports.dropped(),
             callback_panics: shared
                 .callback_panics
                 .load(std::sync::atomic::Ordering::Relaxed),
@@ -255,18 +257,19 @@ impl Handle {
     }
 
     fn join(&self) {
-        // Held while waiting, so that every call returns when the threads are gone. A callback on
-        // the controller's thread must not wait for somebody who waits for that thread.
-        let on_controller = self.controller == Some(thread::current().id());
-        let threads = if on_controller {
+        // Held while waiting, so that every call returns when the threads are gone. The hook must
+        // not wait for somebody who waits for its thread.
+        let on_hook = self.hook == Some(thread::current().id());
+        let threads = if on_hook {
             self.threads.try_lock().ok()
         } else {
             Some(self.threads.lock().unwrap_or_else(PoisonError::into_inner))
         };
         let Some(mut threads) = threads else { return };
-        // Shards first: they report to the controller. The last of them stops it.
+        // Shards first: the last of them stops the controller, and when none of these can report
+        // any more, the hook's thread ends.
         while let Some(thread) = threads.pop() {
-            if on_controller && Some(thread.thread().id()) == self.controller {
+            if on_hook && Some(thread.thread().id()) == self.hook {
                 threads.push(thread);
                 return;
             }
@@ -283,7 +286,8 @@ impl Drop for Handle {
         }
         self.shared.close();
         self.stop_shards();
-        // Nobody waits for the threads; the last shard to end stops the controller.
+        // Nobody waits for the threads; the last shard to end stops the controller, and the hook's
+        // thread ends when all was reported.
     }
 }
 
@@ -312,7 +316,6 @@ impl Builder {
         let inbox = Inbox::new(waker);
         let mut starts = Vec::new();
         let mut wakers = Vec::new();
-        // The controller in front: it is joined last.
         let mut threads = vec![controller];
         for index in 0..shard_count {
             let kind = driver.kind;
@@ -329,8 +332,23 @@ impl Builder {
             threads.push(thread);
         }
         let shared = self.shared(inbox, wakers)?;
-        for (index, start) in starts.into_iter().enumerate() {
-            let settings = self.shard_settings(index);
+        let socket = self.socket_options();
+        let directory_settings = self.directory_settings();
+        let settings: Vec<_> = (0..shard_count)
+            .map(|index| self.shard_settings(index))
+            .collect();
+        let mut hook = None;
+        if let Some(call) = self.on_undelivered {
+            let run = Hook::new(call, Arc::clone(&shared));
+            let thread = thread::Builder::new()
+                .name("ringpost-hook".into())
+                .spawn(move || run.run())
+                .map_err(|error| system("the hook's thread", error))?;
+            hook = Some(thread.thread().id());
+            // In front: joined last.
+            threads.insert(0, thread);
+        }
+        for (index, (start, settings)) in starts.into_iter().zip(settings).enumerate() {
             // They listen: each has sent its waker and waits for this.
             let _ = start.send(StartShard {
                 index,
@@ -338,12 +356,10 @@ impl Builder {
                 settings,
             });
         }
-        let socket = self.socket_options();
         let controller = Controller::new(
-            self.directory_settings(),
+            directory_settings,
             seed(usize::MAX),
             Arc::clone(&shared),
-            self.on_undelivered,
             Names::System(Resolver::default()),
         );
         let _ = start_controller.send((controller, socket));
@@ -351,7 +367,7 @@ impl Builder {
         let handle = Handle {
             shared,
             driver,
-            controller: threads.first().map(|controller| controller.thread().id()),
+            hook,
             threads: Mutex::new(threads),
             process,
         };
@@ -532,4 +548,5 @@ fn controller_thread(
     }
     // Whoever still waits for a topic or for memory waits in vain.
     shared.close();
+    shared.reports.reporter_ended();
 }

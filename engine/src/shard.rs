@@ -2,7 +2,7 @@
 //!
 //! A shard owns its lanes' batches once they are cut, its connections, its producer id and its
 //! driver. The dispatcher of the core decides; the shard carries out. User code never runs here:
-//! futures are woken, tags are queued, reports go to the controller.
+//! futures are woken, tags are queued, reports go to the hook's thread.
 
 use std::io;
 use std::mem;
@@ -121,18 +121,24 @@ impl ShardShared {
         });
     }
 
+    /// Tells the shard. One that has ended is told nothing; a command that somebody waits for says
+    /// so when it is dropped.
     pub(crate) fn command(&self, command: Command) {
+        // Dropped with the lock open: a warm-up's waker is somebody else's code.
+        drop(self.try_command(command));
+    }
+
+    /// Tells the shard, or gives the command back when it has ended.
+    pub(crate) fn try_command(&self, command: Command) -> Result<(), Command> {
         let mut commands = self.commands();
         if commands.ended {
-            // Dropped with the lock open: a warm-up's waker is somebody else's code.
-            drop(commands);
-            drop(command);
-            return;
+            return Err(command);
         }
         commands.waiting.push(command);
         drop(commands);
         self.commanded.store(true, Ordering::Release);
         self.ring(0);
+        Ok(())
     }
 
     fn commands(&self) -> MutexGuard<'_, Commands> {
@@ -433,16 +439,16 @@ impl<D: Driver> Shard<D> {
         };
         let failed = matches!(verdict, Verdict::NotWritten(_) | Verdict::Unknown(_));
         if failed
-            && self.producer.reports_undelivered
+            && self.producer.reports.are_wanted()
             && ticket.is_unwatched()
             && let Some(batch) = settled.undelivered
         {
-            self.ask(Request::Undelivered(Undelivered {
+            self.producer.reports.put(Undelivered {
                 topic: Arc::clone(&lane.topic),
                 partition: lane.partition,
                 verdict: verdict.clone(),
                 batch,
-            }));
+            });
         }
         let ordinal = ticket.ordinal;
         ticket.settle(verdict);
@@ -584,6 +590,19 @@ impl Events for ShardEvents<'_> {
 impl<D: Driver> Shard<D> {
     pub(crate) fn driver_and_socket(&mut self) -> (&mut D, &SocketOptions) {
         (&mut self.driver, &self.socket)
+    }
+
+    /// There will be no more turns: settles what it still has, a bounded number of batches at a
+    /// time. `false`: that was all.
+    pub(crate) fn give_up(&mut self) -> bool {
+        let now = clock::now();
+        if !self.stopped {
+            self.supply.patient = true;
+            self.dispatcher.abandon(now, &mut self.supply);
+            self.stopped = true;
+        }
+        self.settle(now);
+        self.dispatcher.has_settled()
     }
 }
 

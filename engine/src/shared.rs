@@ -27,7 +27,7 @@ use crate::flush::{Flush, Flushes};
 use crate::lane::{Lane, LaneSettings, Ticket};
 use crate::ready::LANES_MAX;
 use crate::shard::{Command, ShardShared};
-use crate::undelivered::Undelivered;
+use crate::undelivered::{Reports, Undelivered};
 
 /// See the module's doc.
 pub(crate) struct Shared {
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) routing: Arc<Routing>,
     pub(crate) max_block: Duration,
     pub(crate) connect_timeout: Duration,
-    pub(crate) reports_undelivered: bool,
+    pub(crate) reports: Reports,
     pub(crate) callback_panics: AtomicU64,
     lane_settings: Arc<LaneSettings>,
     topics: Mutex<Topics>,
@@ -179,6 +179,8 @@ impl Shared {
             ..Topics::default()
         };
         let running = AtomicUsize::new(shards.len());
+        // The controller ends what it cannot hand over.
+        let reports = Reports::new(parts.reports_undelivered, shards.len() + 1);
         Arc::new(Self {
             shards,
             cluster: ArcSwap::default(),
@@ -189,7 +191,7 @@ impl Shared {
             routing: parts.routing,
             max_block: parts.max_block,
             connect_timeout: parts.connect_timeout,
-            reports_undelivered: parts.reports_undelivered,
+            reports,
             callback_panics: AtomicU64::new(0),
             lane_settings,
             topics: Mutex::new(topics),
@@ -268,11 +270,16 @@ impl Shared {
         }
         drop(topics);
         for (shard, lanes) in self.shards.iter().zip(new_lanes) {
-            shard.command(if lanes.is_empty() {
+            let command = if lanes.is_empty() {
                 Command::Metadata
             } else {
                 Command::Lanes(lanes)
-            });
+            };
+            if let Err(Command::Lanes(lanes)) = shard.try_command(command) {
+                // Nobody will ever send for them: they take nothing.
+                lanes.iter().for_each(|lane| self.bury_lane(lane));
+                self.flushes.notify();
+            }
         }
         for (wait, state) in finished {
             wait.finish(Ok(state));
@@ -370,11 +377,16 @@ impl Shared {
             shard.end_commands();
         }
         for lane in self.lanes().iter().filter(|lane| lane.shard.index == shard) {
-            for (cut, ticket) in lane.bury() {
-                self.bury(lane, cut, ticket);
-            }
+            self.bury_lane(lane);
         }
         self.flushes.notify();
+    }
+
+    /// Ends a lane whose shard is gone.
+    fn bury_lane(&self, lane: &Lane) {
+        for (cut, ticket) in lane.bury() {
+            self.bury(lane, cut, ticket);
+        }
     }
 
     /// Ends a batch that never left its lane.
@@ -386,14 +398,14 @@ impl Shared {
             last: None,
         });
         lane.shard.counters.not_written(cut.records);
-        if self.reports_undelivered && ticket.is_unwatched() {
+        if self.reports.are_wanted() && ticket.is_unwatched() {
             let (batch, _) = seal(cut, &mut Plain, Vec::new());
-            self.inbox.put(Request::Undelivered(Undelivered {
+            self.reports.put(Undelivered {
                 topic: Arc::clone(&lane.topic),
                 partition: lane.partition,
                 verdict: verdict.clone(),
                 batch,
-            }));
+            });
         }
         ticket.settle(verdict);
     }
@@ -402,6 +414,7 @@ impl Shared {
 impl Shared {
     /// A shard's thread ends. The last one of a closed producer ends the controller too.
     pub(crate) fn shard_ended(&self) {
+        self.reports.reporter_ended();
         let last = self.running.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.closed.load(Ordering::SeqCst) {
             self.inbox.put(Request::Stop);
@@ -439,4 +452,43 @@ fn shard_of(topic: &str, partition: i32, shards: usize) -> usize {
     });
     // Fold the well-mixed high bits in; the low ones depend on the last bytes only.
     usize::try_from((hash ^ (hash >> 32)) % shards.max(1) as u64).unwrap_or(0)
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use ringpost_core::metadata::{Partition, Topic};
+
+    use super::*;
+    use crate::driver::{Driver, EpollDriver};
+    use crate::lane::{Refused, Watch};
+    use crate::producer::Producer;
+    use crate::record::Record;
+
+    /// A topic that is found when the shard of its partitions is gone.
+    #[test]
+    fn a_dead_shards_new_lanes_take_nothing() {
+        let driver = EpollDriver::new().expect("epoll");
+        let shared = Producer::builder()
+            .shared(Inbox::new(driver.waker()), vec![driver.waker()])
+            .expect("memory");
+        shared.shard_is_gone(0);
+        let name: Arc<str> = "t".into();
+        let topic = Topic {
+            name: Arc::clone(&name),
+            id: ringpost_core::id::TopicId([0; 16]),
+            partitions: vec![Partition {
+                leader: None,
+                leader_epoch: 0,
+            }],
+        };
+        shared.publish(Arc::new(Cluster {
+            topics: [(name, Arc::new(topic))].into(),
+            ..Cluster::default()
+        }));
+        let lanes = shared.lanes();
+        assert_eq!(lanes.len(), 1);
+        let refused = lanes[0].append(&Record::value(b"v"), Watch::Future, &mut None);
+        assert!(matches!(refused, Err(Refused::Closed)));
+        assert_eq!(shared.flush().pending(), 0);
+    }
 }

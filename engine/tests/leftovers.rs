@@ -76,7 +76,7 @@ fn a_dropped_producer_leaves_no_thread_and_no_descriptor() {
 
 /// Makes a producer, sends, lets `end` at it, drops it, and waits until its threads are gone.
 fn use_and_drop(server: &Server, driver: DriverChoice, end: impl FnOnce(&Producer)) {
-    // The hook is dropped with the controller, the last thread to end: that is the event.
+    // The hook is dropped with its thread, the last to end: that is the event.
     let (alive, gone) = channel::<()>();
     let producer = Producer::builder()
         .bootstrap(server.bootstrap())
@@ -100,7 +100,7 @@ fn use_and_drop(server: &Server, driver: DriverChoice, end: impl FnOnce(&Produce
     assert_eq!(
         gone.recv_timeout(PATIENCE),
         Err(RecvTimeoutError::Disconnected),
-        "the controller has not ended"
+        "the hook's thread has not ended"
     );
     // Nothing tells when a detached thread's last instruction is through; it is near.
     for _ in 0..1_000_000 {

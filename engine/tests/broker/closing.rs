@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use ringpost::{
     DriverChoice, Outcome, Producer, Record, Topic, TopicError, TrySendError, WarmUpError, Why,
 };
-use ringpost_broker::{ApiKey, RequestFault, Server};
+use ringpost_broker::{ApiKey, PartitionFault, RequestFault, Server};
+use ringpost_codec::kafka::ErrorCode;
 
 use crate::support::*;
 
@@ -288,7 +290,7 @@ fn drop_reports_what_was_not_settled(driver: DriverChoice) {
         ),
         "a topic outlives its producer, and says so"
     );
-    // The hook goes with the controller: the channel ends when all threads are through.
+    // The hook goes with its thread: the channel ends when all threads are through.
     assert!(reported.recv_timeout(PATIENCE).is_err());
 }
 
@@ -323,6 +325,73 @@ fn a_callback_may_close_and_panic(driver: DriverChoice) {
     });
     assert_eq!(closed.records_not_written + closed.records_unknown, 1);
     assert_eq!(producer.stats().callback_panics, 1);
+}
+
+/// A hook that sends what was not written to another topic, and waits for it.
+fn a_callback_may_use_the_producer(driver: DriverChoice) {
+    let server = broker();
+    let own: Arc<Mutex<Option<Producer>>> = Arc::default();
+    let (report, reported) = channel();
+    let producer = builder(&server, driver)
+        .on_undelivered({
+            let own = Arc::clone(&own);
+            move |batch| {
+                let producer = own.lock().expect("no panic under it").clone();
+                let producer = producer.expect("it was put there");
+                let letters = producer.topic_blocking("letters").expect("it is made");
+                batch.for_each(|record| {
+                    let record = Record::value(record.value.expect("a value"));
+                    let delivery = letters.send_blocking(record).expect("room");
+                    report.send(delivery.wait()).expect("the test waits");
+                });
+            }
+        })
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    *own.lock().expect("no panic under it") = Some(producer.clone());
+    server.with(|broker| {
+        broker.faults().next_batch(
+            "closing",
+            0,
+            PartitionFault::ErrorBefore(ErrorCode::INVALID_RECORD),
+        );
+    });
+    topic
+        .post(Record::value(b"refused").partition(0))
+        .expect("room");
+    acked(receive(&reported));
+    assert_eq!(stored(&server, "letters")[0].text(), "refused");
+    // The hook holds a clone: it goes with the hook only if nothing keeps the hook alive.
+    own.lock().expect("no panic under it").take();
+    let closed = in_time(move || producer.close(PATIENCE));
+    assert!(closed.in_time);
+    assert_eq!((closed.records_acked, closed.records_not_written), (1, 1));
+    assert!(reported.try_recv().is_err(), "its thread is gone");
+}
+
+/// What was reported late is told before `close` returns.
+fn close_waits_for_the_callback(driver: DriverChoice) {
+    let server = broker();
+    let told = Arc::new(AtomicU32::new(0));
+    let producer = builder(&server, driver)
+        .linger(Duration::from_secs(50))
+        .on_undelivered({
+            let told = Arc::clone(&told);
+            move |batch| {
+                told.fetch_add(batch.len(), Ordering::Relaxed);
+            }
+        })
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    server.stop_node(1);
+    for n in 0..6 {
+        topic.post(Record::value(b"x").partition(n)).expect("room");
+    }
+    let closed = producer.close(Duration::ZERO);
+    assert_eq!(closed.records_not_written, 6);
+    assert_eq!(told.load(Ordering::Relaxed), 6);
 }
 
 fn flush_waits_for_what_was_before_it(driver: DriverChoice) {
@@ -402,6 +471,8 @@ for_both_drivers!(
     unsettled_records_end_with_close,
     drop_reports_what_was_not_settled,
     a_callback_may_close_and_panic,
+    a_callback_may_use_the_producer,
+    close_waits_for_the_callback,
     flush_waits_for_what_was_before_it,
     closing_follows_a_leader,
 );

@@ -1,5 +1,7 @@
 //! A producer that the application's own thread drives.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ringpost::{DriverChoice, Outcome, Record, TopicError, TrySendError};
@@ -154,7 +156,51 @@ fn its_end_settles_everything(driver: DriverChoice) {
     assert!(producer.warm_up_blocking(&[]).is_err());
 }
 
+/// Records that nobody waits for are reported at the end too, however it comes.
+fn its_end_reports_what_was_not_sent(driver: DriverChoice) {
+    let server = broker();
+    // More batches than may wait for the hook at a time.
+    const BATCHES: u32 = 400;
+    let value = [b'v'; 600];
+    for dropped in [false, true] {
+        let told = Arc::new(AtomicU32::new(0));
+        let (producer, mut engine) = builder(&server, driver)
+            .linger(Duration::from_secs(50))
+            .batch_bytes(1024)
+            .on_undelivered({
+                let told = Arc::clone(&told);
+                move |batch| {
+                    told.fetch_add(batch.len(), Ordering::Relaxed);
+                }
+            })
+            .build_embedded()
+            .expect("an engine");
+        let topic = engine
+            .topic(&producer, "own", PATIENCE)
+            .expect("it is made");
+        for _ in 0..BATCHES {
+            topic
+                .post(Record::value(&value).partition(0))
+                .expect("room");
+        }
+        let stats = producer.clone();
+        if dropped {
+            drop(engine);
+        } else {
+            producer.close(Duration::ZERO);
+            for _ in 0..1000 {
+                engine.turn(Duration::ZERO).expect("the kernel works");
+            }
+            assert!(engine.has_ended());
+        }
+        assert_eq!(told.load(Ordering::Relaxed), BATCHES, "dropped: {dropped}");
+        assert_eq!(stats.stats().undelivered_dropped, 0);
+        assert_eq!(stats.stats().memory_in_use, 0);
+    }
+}
+
 for_both_drivers!(
+    its_end_reports_what_was_not_sent,
     it_sends_while_it_is_turned,
     other_threads_may_send,
     nobody_to_talk_to,
