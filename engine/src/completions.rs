@@ -52,8 +52,8 @@ struct Done {
 pub(crate) struct Tagged {
     pub(crate) tag: u64,
     pub(crate) index: u32,
-    /// Milliseconds after the batch's first record.
-    pub(crate) timestamp_delta_ms: i32,
+    /// Milliseconds after the batch's first record; times of the application may lie anywhere.
+    pub(crate) timestamp_delta_ms: i64,
 }
 
 /// The tags of a batch, and the duty to queue them with its verdict. Dropped undone, because its
@@ -160,7 +160,7 @@ impl CompletionQueue {
                 break;
             };
             completions.extend(tagged.iter().map(|record| {
-                let timestamp_ms = base_timestamp_ms + i64::from(record.timestamp_delta_ms);
+                let timestamp_ms = base_timestamp_ms.wrapping_add(record.timestamp_delta_ms);
                 Completion {
                     tag: record.tag,
                     outcome: Outcome::of(&verdict, partition, record.index, timestamp_ms),

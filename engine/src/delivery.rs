@@ -5,6 +5,8 @@
 //! nobody waits.
 
 use std::future::Future;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -45,14 +47,17 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn set(&mut self, index: u32, waker: &Waker) {
+    /// Remembers who waits for a record. Gives back the waker it had, to be dropped without the
+    /// lock: it is somebody else's code.
+    fn set(&mut self, index: u32, waker: Waker) -> Option<Waker> {
         let place = self.place(index);
         match (&mut self.first, place) {
-            (Some((of, place)), _) if *of == index => place.clone_from(waker),
-            (_, Ok(at)) => self.others[at].1.clone_from(waker),
-            (first @ None, Err(_)) => *first = Some((index, waker.clone())),
-            (Some(_), Err(at)) => self.others.insert(at, (index, waker.clone())),
+            (Some((of, known)), _) if *of == index => return Some(mem::replace(known, waker)),
+            (_, Ok(at)) => return Some(mem::replace(&mut self.others[at].1, waker)),
+            (first @ None, Err(_)) => *first = Some((index, waker)),
+            (Some(_), Err(at)) => self.others.insert(at, (index, waker)),
         }
+        None
     }
 
     fn place(&self, index: u32) -> Result<usize, usize> {
@@ -69,6 +74,16 @@ impl Waiting {
     }
 }
 
+/// Wakes those who wait. Their wakers are the application's code: one that panics must not take a
+/// shard along. Returns how many did.
+pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) -> u64 {
+    let mut panics = 0;
+    for waker in wakers {
+        panics += u64::from(catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err());
+    }
+    panics
+}
+
 impl BatchCompletion {
     pub(crate) fn new(partition: i32) -> Arc<Self> {
         Arc::new(Self {
@@ -78,14 +93,13 @@ impl BatchCompletion {
         })
     }
 
-    /// Gives the verdict and wakes all who wait.
-    pub(crate) fn complete(&self, verdict: Verdict) {
+    /// Gives the verdict and wakes all who wait. Returns how many wakers panicked.
+    pub(crate) fn complete(&self, verdict: Verdict) -> u64 {
         let first_time = self.verdict.set(verdict).is_ok();
         debug_assert!(first_time, "a batch has one verdict");
-        let Waiting { first, others } = std::mem::take(&mut *self.waiting());
-        for (_, waker) in first.into_iter().chain(others) {
-            waker.wake();
-        }
+        let Waiting { first, others } = mem::take(&mut *self.waiting());
+        let wakers = first.into_iter().chain(others).map(|(_, waker)| waker);
+        wake_all(wakers)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -123,8 +137,9 @@ impl Promise {
         Arc::strong_count(&self.batch) - 1 < self.shares
     }
 
-    pub(crate) fn keep(self, verdict: Verdict) {
-        self.batch.complete(verdict);
+    /// Returns how many wakers panicked.
+    pub(crate) fn keep(self, verdict: Verdict) -> u64 {
+        self.batch.complete(verdict)
     }
 }
 
@@ -178,7 +193,9 @@ impl Future for Delivery {
         if let Some(outcome) = self.outcome() {
             return Poll::Ready(outcome);
         }
-        self.batch.waiting().set(self.index, cx.waker());
+        let waker = cx.waker().clone();
+        let replaced = self.batch.waiting().set(self.index, waker);
+        drop(replaced);
         // It may have come between the look and the registration.
         self.outcome().map_or(Poll::Pending, Poll::Ready)
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::delivery::wake_all;
 use crate::lane::Lane;
 use crate::sync::{AtomicUsize, Mutex};
 
@@ -20,25 +21,28 @@ pub(crate) struct Flushes {
 }
 
 impl Flushes {
-    /// A shard settled something.
-    pub(crate) fn notify(&self) {
+    /// A shard settled something. Returns how many wakers panicked.
+    pub(crate) fn notify(&self) -> u64 {
         // Pairs with the fence in `register`: either we see the waiter, or it sees what we settled.
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) == 0 {
-            return;
+            return 0;
         }
         let wakers = {
             let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
             self.waiting.store(0, Ordering::Relaxed);
             std::mem::take(&mut *wakers)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(wakers)
     }
 
     fn register(&self, waker: &Waker) {
+        // Cloned and dropped without the lock: it is somebody else's code.
+        let mut waker = Some(waker.clone());
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        if !wakers.iter().any(|known| known.will_wake(waker)) {
-            wakers.push(waker.clone());
+        let is_known = |new: &mut Waker| wakers.iter().any(|known| known.will_wake(new));
+        if let Some(new) = waker.take_if(|new| !is_known(new)) {
+            wakers.push(new);
         }
         self.waiting.store(wakers.len(), Ordering::Relaxed);
         drop(wakers);

@@ -100,14 +100,13 @@ impl Ticket {
         self.posted > 0 || self.completion.as_ref().is_some_and(dropped)
     }
 
-    /// Tells all who wait.
-    pub(crate) fn settle(self, verdict: Verdict) {
+    /// Tells all who wait. Returns how many of their wakers panicked.
+    pub(crate) fn settle(self, verdict: Verdict) -> u64 {
         if let Some(tagged) = self.tagged {
             tagged.keep(verdict.clone());
         }
-        if let Some(completion) = self.completion {
-            completion.keep(verdict);
-        }
+        let completion = self.completion;
+        completion.map_or(0, |completion| completion.keep(verdict))
     }
 }
 
@@ -353,8 +352,7 @@ impl Lane {
                 Some(open.ticket.completion.get_or_insert_with(new).share())
             }
             Watch::Tag(tag) => {
-                let delta = timestamp_ms.wrapping_sub(open.batch.base_timestamp_ms());
-                let timestamp_delta_ms = i32::try_from(delta).unwrap_or(i32::MAX);
+                let timestamp_delta_ms = timestamp_ms.wrapping_sub(open.batch.base_timestamp_ms());
                 if let Some(tagged) = &mut open.ticket.tagged {
                     tagged.push(Tagged {
                         tag,

@@ -418,7 +418,7 @@ impl<D: Driver> Shard<D> {
             self.settle_one(now, settled);
         }
         if any {
-            self.producer.flushes.notify();
+            self.producer.notify_flushes();
         }
     }
 
@@ -451,7 +451,7 @@ impl<D: Driver> Shard<D> {
             });
         }
         let ordinal = ticket.ordinal;
-        ticket.settle(verdict);
+        self.producer.count_panics(ticket.settle(verdict));
         lane.count_settled(ordinal);
     }
 

@@ -23,6 +23,7 @@ use ringpost_memory::{Pool, SegmentMut};
 use crate::completions::CompletionQueue;
 use crate::config::PartitionFn;
 use crate::controller::{Inbox, Request};
+use crate::delivery::wake_all;
 use crate::flush::{Flush, Flushes};
 use crate::lane::{Lane, LaneSettings, Ticket};
 use crate::ready::LANES_MAX;
@@ -131,9 +132,7 @@ impl TopicWait {
         state.result = Some(result);
         let waker = state.waker.take();
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake_all(waker);
     }
 }
 
@@ -144,11 +143,15 @@ impl Future for TopicFuture {
     type Output = Result<Arc<TopicState>, TopicError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // Cloned and dropped without the lock: it is somebody else's code.
+        let waker = cx.waker().clone();
         let mut state = self.0.state();
         if let Some(result) = &state.result {
             return Poll::Ready(result.clone());
         }
-        state.waker = Some(cx.waker().clone());
+        let replaced = state.waker.replace(waker);
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 }
@@ -278,7 +281,7 @@ impl Shared {
             if let Err(Command::Lanes(lanes)) = shard.try_command(command) {
                 // Nobody will ever send for them: they take nothing.
                 lanes.iter().for_each(|lane| self.bury_lane(lane));
-                self.flushes.notify();
+                self.notify_flushes();
             }
         }
         for (wait, state) in finished {
@@ -379,7 +382,19 @@ impl Shared {
         for lane in self.lanes().iter().filter(|lane| lane.shard.index == shard) {
             self.bury_lane(lane);
         }
-        self.flushes.notify();
+        self.notify_flushes();
+    }
+
+    /// Something was settled.
+    pub(crate) fn notify_flushes(&self) {
+        self.count_panics(self.flushes.notify());
+    }
+
+    /// Code of the application panicked so many times and was caught.
+    pub(crate) fn count_panics(&self, panics: u64) {
+        if panics > 0 {
+            self.callback_panics.fetch_add(panics, Ordering::Relaxed);
+        }
     }
 
     /// Ends a lane whose shard is gone.
@@ -407,7 +422,7 @@ impl Shared {
                 batch,
             });
         }
-        ticket.settle(verdict);
+        self.count_panics(ticket.settle(verdict));
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Stats {
     pub memory_waiters: usize,
     /// Batches whose loss could not be reported to `on_undelivered`, because its queue was full.
     pub undelivered_dropped: u64,
-    /// Panics of `on_undelivered` that were caught.
+    /// Panics of the application's code that were caught: of `on_undelivered`, and of wakers.
     pub callback_panics: u64,
     /// Shard by shard.
     pub shards: Vec<ShardStats>,

@@ -135,9 +135,7 @@ impl Hook {
     fn report(&self, batch: &Undelivered) {
         // The application's code: its panic is its own, the producer goes on.
         if catch_unwind(AssertUnwindSafe(|| (self.call)(batch))).is_err() {
-            self.producer
-                .callback_panics
-                .fetch_add(1, Ordering::Relaxed);
+            self.producer.count_panics(1);
         }
     }
 }

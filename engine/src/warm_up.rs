@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use ringpost_core::time::Time;
 
+use crate::delivery::wake_all;
+
 /// One call's wait for one shard.
 #[derive(Debug)]
 pub(crate) struct WarmUp {
@@ -40,9 +42,7 @@ impl WarmUp {
         state.done = Some(warm);
         let waker = state.waker.take();
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake_all(waker);
     }
 }
 
@@ -80,11 +80,15 @@ impl Future for Warm {
     type Output = bool;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        // Cloned and dropped without the lock: it is somebody else's code.
+        let waker = cx.waker().clone();
         let mut state = self.0.state();
         if let Some(done) = state.done {
             return Poll::Ready(done);
         }
-        state.waker = Some(cx.waker().clone());
+        let replaced = state.waker.replace(waker);
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 }

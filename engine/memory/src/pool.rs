@@ -10,6 +10,7 @@
 //! strictly: a small request behind a large one waits too.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
@@ -206,7 +207,7 @@ impl Pool {
             return 0;
         }
         self.shared.serve(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(wake);
         expired
     }
 
@@ -231,7 +232,7 @@ impl Pool {
         }
         self.shared.publish(&state);
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(wake);
     }
 
     /// The bound, in bytes.
@@ -270,6 +271,12 @@ impl Pool {
     pub(crate) fn invariants(&self) -> (usize, usize) {
         self.shared.invariants()
     }
+}
+
+/// Wakes a waiter. Its waker is somebody else's code, and runs wherever memory is released, in
+/// destructors too: a panic in it is its owner's, and ends here.
+fn wake(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
 impl Shared {
@@ -385,7 +392,7 @@ impl Shared {
             self.publish(&state);
             if let Some(waker) = waker {
                 drop(state);
-                waker.wake();
+                wake(waker);
                 state = self.lock();
             }
         }

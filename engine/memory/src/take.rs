@@ -394,6 +394,33 @@ mod tests {
         assert_eq!((pool.in_use(), pool.invariants().1), (0, 0));
     }
 
+    struct Bad;
+    impl Wake for Bad {
+        fn wake(self: Arc<Self>) {
+            panic!("on purpose");
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_costs_nobody_his_turn() {
+        let pool = Pool::new(8192, 8192).expect("a pool");
+        let held = pool.try_take(8192).expect("free");
+        let bad = Waker::from(Arc::new(Bad));
+        let mut first = pool.take(1, NEVER);
+        assert!(
+            std::pin::Pin::new(&mut first)
+                .poll(&mut Context::from_waker(&bad))
+                .is_pending()
+        );
+        let wakes = Arc::new(Count::default());
+        let mut second = pool.take(1, NEVER);
+        assert!(poll(&mut second, &wakes).is_pending());
+        drop(held);
+        assert_eq!(wakes.get(), 1);
+        assert!(ready(poll(&mut first, &wakes)).is_ok());
+        assert!(ready(poll(&mut second, &wakes)).is_ok());
+    }
+
     #[test]
     fn blocking_takes_are_served_by_other_threads() {
         let pool = Pool::new(4096, 4096).expect("a pool");

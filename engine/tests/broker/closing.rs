@@ -1,10 +1,13 @@
 //! How a producer ends, and that every record it took has exactly one outcome then.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::net::TcpListener;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -370,6 +373,44 @@ fn a_callback_may_use_the_producer(driver: DriverChoice) {
     assert!(reported.try_recv().is_err(), "its thread is gone");
 }
 
+struct Bad;
+
+impl Wake for Bad {
+    fn wake(self: Arc<Self>) {
+        panic!("on purpose");
+    }
+}
+
+/// Wakers are the application's code, and run on our threads.
+fn a_waker_that_panics_takes_nobody_along(driver: DriverChoice) {
+    let server = broker();
+    let producer = builder(&server, driver)
+        .shards(ringpost::Shards::Count(1))
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    server.with(|broker| {
+        broker
+            .faults()
+            .every_request(ApiKey::Produce, Some(RequestFault::Ignore));
+    });
+    let waker = Waker::from(Arc::new(Bad));
+    let mut cx = Context::from_waker(&waker);
+    let record = Record::value(b"x").partition(0);
+    let mut delivery = topic.try_send(record.clone()).expect("room");
+    assert!(Pin::new(&mut delivery).poll(&mut cx).is_pending());
+    let mut flush = producer.flush();
+    assert!(Pin::new(&mut flush).poll(&mut cx).is_pending());
+    server.with(|broker| broker.faults().heal());
+    // The connection's end brings it all to the broker again.
+    server.stop_node(1);
+    server.start_node(1).expect("the port is ours");
+    ack(topic.try_send(record).expect("room"));
+    acked(delivery.outcome().expect("it went before"));
+    until("both are caught", || producer.stats().callback_panics == 2);
+    assert!(producer.close(PATIENCE).in_time);
+}
+
 /// What was reported late is told before `close` returns.
 fn close_waits_for_the_callback(driver: DriverChoice) {
     let server = broker();
@@ -473,6 +514,7 @@ for_both_drivers!(
     a_callback_may_close_and_panic,
     a_callback_may_use_the_producer,
     close_waits_for_the_callback,
+    a_waker_that_panics_takes_nobody_along,
     flush_waits_for_what_was_before_it,
     closing_follows_a_leader,
 );

@@ -157,6 +157,25 @@ fn tags_come_back_with_their_outcomes_each_once(driver: DriverChoice) {
     assert_eq!(producer.completions().drain(&mut Vec::new()), 0);
 }
 
+/// Times of the application may lie far apart, in either order.
+fn tagged_records_keep_their_times(driver: DriverChoice) {
+    let (server, producer, topic) = with_topic(driver, 1);
+    let times = [1_600_000_000_000, 0, 1_700_000_000_000, 1_600_000_000_001];
+    for (tag, time) in (0..).zip(times) {
+        let record = Record::value(b"x").partition(0).timestamp_ms(time);
+        topic.enqueue(record, tag).expect("room");
+    }
+    for completion in drain(&producer, times.len()) {
+        let tag = usize::try_from(completion.tag).expect("ours");
+        assert_eq!(acked(completion.outcome).timestamp_ms, times[tag]);
+    }
+    let stored: Vec<_> = stored(&server, TOPIC)
+        .iter()
+        .map(|record| record.timestamp_ms)
+        .collect();
+    assert_eq!(stored, times);
+}
+
 fn extend_takes_many_and_says_where_it_stopped(driver: DriverChoice) {
     let (server, producer, topic) = with_topic(driver, 2);
     let texts: Vec<String> = (0..300).map(|n| n.to_string()).collect();
@@ -426,6 +445,7 @@ for_both_drivers!(
     all_of_a_batch_can_be_waited_for_at_once,
     posted_records_arrive_in_order_and_are_counted,
     tags_come_back_with_their_outcomes_each_once,
+    tagged_records_keep_their_times,
     extend_takes_many_and_says_where_it_stopped,
     extend_does_not_stick_to_one_partition,
     keys_go_where_the_java_client_puts_them,
