@@ -259,8 +259,9 @@ impl Builder {
         gap: Duration => gap;
         /// A batch of this many bytes is full. A larger record gets a batch of its own.
         batch_bytes: usize => batch_bytes;
-        /// The most a request, hence a record, may take. The broker's `message.max.bytes` must
-        /// allow it too.
+        /// The most a request may take. A record must leave room in it for what is around a batch:
+        /// 112 bytes, `client_id` and the topic's name. The broker's `message.max.bytes` must allow
+        /// it too.
         request_bytes_max: usize => request_bytes_max;
         /// The most that accepted and unsettled records may take, for the whole producer.
         memory: usize => memory;
@@ -543,6 +544,14 @@ impl Builder {
             faults.push(ConfigError::Contradiction(format!(
                 "batch_bytes = {} is more than request_bytes_max = {}: no full batch could be sent",
                 self.batch_bytes, self.request_bytes_max
+            )));
+        }
+        if self.request_bytes_max < 2 * self.client_id.len() {
+            faults.push(ConfigError::Contradiction(format!(
+                "request_bytes_max = {} is less than twice the {} bytes of client_id, which every \
+                 request carries",
+                self.request_bytes_max,
+                self.client_id.len()
             )));
         }
         if self.memory < 2 * self.batch_bytes {

@@ -239,23 +239,25 @@ fn block_until<F: Future>(mut future: Pin<&mut F>, deadline: Time) -> Option<F::
     thread_local! {
         static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
     }
-    WAKER.with(|waker| {
-        let mut cx = Context::from_waker(waker);
-        loop {
-            if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
-                return Some(output);
-            }
-            if deadline == Time::NEVER {
-                thread::park();
-                continue;
-            }
-            let now = clock::now();
-            if now >= deadline {
-                return None;
-            }
-            thread::park_timeout(deadline.since(now));
+    // A thread that ends, and waits in a destructor, makes one for the occasion.
+    let waker = WAKER
+        .try_with(Waker::clone)
+        .unwrap_or_else(|_| Waker::from(Arc::new(Unpark(thread::current()))));
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return Some(output);
         }
-    })
+        if deadline == Time::NEVER {
+            thread::park();
+            continue;
+        }
+        let now = clock::now();
+        if now >= deadline {
+            return None;
+        }
+        thread::park_timeout(deadline.since(now));
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use ringpost_core::dispatch::{Backlog, Take};
 use ringpost_core::id::LaneId;
 use ringpost_core::outcome::Verdict;
 use ringpost_core::time::Time;
-use ringpost_memory::{Piece, Pool, SegmentMut};
+use ringpost_memory::{Charge, Piece, Pool, SegmentMut};
 
 use crate::completions::{CompletionQueue, Tagged, Tags};
 use crate::delivery::{BatchCompletion, Promise};
@@ -29,7 +29,8 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard};
 #[derive(Debug)]
 pub(crate) struct LaneSettings {
     pub(crate) batch_bytes: usize,
-    pub(crate) request_bytes_max: usize,
+    /// What a request leaves for its batches, but for the topic's name.
+    pub(crate) room_bytes: usize,
     pub(crate) pool: Pool,
     pub(crate) completions: Arc<CompletionQueue>,
 }
@@ -174,6 +175,17 @@ pub(crate) enum Refused {
     Closed,
 }
 
+/// What a refused record leaves over. Let go without the lock: memory that comes free wakes who
+/// waits for it, and a waker is somebody else's code.
+#[derive(Debug, Default)]
+struct Leftovers {
+    /// A batch that got no record.
+    open: Option<Open>,
+    charge: Option<Charge>,
+    spare: Option<SegmentMut>,
+    shared: Option<(Piece, SegmentMut)>,
+}
+
 /// What the shard has to be told after an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum News {
@@ -234,6 +246,7 @@ impl Lane {
         if let Some(appended) = self.append_at_once(&mut inner, record, watch) {
             return Ok(appended);
         }
+        let mut leftovers = Leftovers::default();
         let value = match &record.value {
             Some(Value::Shared(value)) if value.len() >= SHARED_VALUE_BYTES_MIN => {
                 if grant.is_some() {
@@ -244,8 +257,10 @@ impl Lane {
             }
             _ => Source::Copied,
         };
-        let (result, news) = self.append_locked(&mut inner, record, value, watch, grant);
+        let (result, news) =
+            self.append_locked(&mut inner, record, value, watch, grant, &mut leftovers);
         drop(inner);
+        self.clear_away(leftovers);
         self.tell(news);
         result
     }
@@ -257,10 +272,13 @@ impl Lane {
         value: &Piece,
         watch: Watch,
     ) -> Result<Appended, Refused> {
+        let mut leftovers = Leftovers::default();
         let mut inner = self.lock();
         let value = Source::Filled(value);
-        let (result, news) = self.append_locked(&mut inner, record, value, watch, &mut None);
+        let (result, news) =
+            self.append_locked(&mut inner, record, value, watch, &mut None, &mut leftovers);
         drop(inner);
+        self.clear_away(leftovers);
         self.tell(news);
         result
     }
@@ -269,13 +287,14 @@ impl Lane {
     pub(crate) fn extend<'r>(&self, records: impl Iterator<Item = &'r Record<'r>>) -> Extension {
         let mut extension = Extension::default();
         let mut news = News::None;
+        let mut leftovers = Leftovers::default();
         let mut inner = self.lock();
         for record in records {
             let at_once = self.append_at_once(&mut inner, record, Watch::Nobody);
             let result = at_once.map(Ok).unwrap_or_else(|| {
                 let (watch, value) = (Watch::Nobody, Source::Copied);
                 let (result, more) =
-                    self.append_locked(&mut inner, record, value, watch, &mut None);
+                    self.append_locked(&mut inner, record, value, watch, &mut None, &mut leftovers);
                 news = news.or(more);
                 result
             });
@@ -292,8 +311,17 @@ impl Lane {
             }
         }
         drop(inner);
+        self.clear_away(leftovers);
         self.tell(news);
         extension
+    }
+
+    /// After the lock.
+    #[inline]
+    fn clear_away(&self, leftovers: Leftovers) {
+        if let Some(open) = leftovers.open {
+            self.shard.spare_parts.keep(open.batch.cut().parts);
+        }
     }
 
     /// The common case, which needs nothing but a copy: the open batch has a record and room for
@@ -375,6 +403,7 @@ impl Lane {
         source: Source<'_>,
         watch: Watch,
         grant: &mut Option<SegmentMut>,
+        leftovers: &mut Leftovers,
     ) -> (Result<Appended, Refused>, News) {
         if inner.closed {
             return (Err(Refused::Closed), News::None);
@@ -402,24 +431,25 @@ impl Lane {
                 cut = true;
                 continue;
             }
-            let ready = self.make_room(open, source, size.total, fit, grant);
-            let ready = ready.and_then(|spare| {
+            let ready = self.make_room(open, source, size.total, fit, grant, leftovers);
+            let ready = ready.and_then(|shared| {
                 if matches!(watch, Watch::Tag(_)) && open.ticket.tagged.is_none() {
                     let base_timestamp_ms = open.batch.base_timestamp_ms();
                     let queue = &self.settings.completions;
-                    let room = queue.reserve(self.partition, base_timestamp_ms);
-                    open.ticket.tagged = Some(room.ok_or(Refused::Queue)?);
+                    open.ticket.tagged = queue.reserve(self.partition, base_timestamp_ms);
+                    if open.ticket.tagged.is_none() {
+                        leftovers.shared = shared;
+                        return Err(Refused::Queue);
+                    }
                 }
-                Ok(spare)
+                Ok(shared)
             });
             let shared = match ready {
                 Ok(shared) => shared,
                 Err(refused) => {
-                    if open.batch.records() == 0
-                        && let Some(open) = inner.open.take()
-                    {
+                    if open.batch.records() == 0 {
                         // It got no record.
-                        self.shard.spare_parts.keep(open.batch.cut().parts);
+                        leftovers.open = inner.open.take();
                     }
                     // The lane may have had a batch cut for a record that did not come in.
                     let news = if cut { News::Full } else { News::None };
@@ -462,6 +492,7 @@ impl Lane {
         bytes: usize,
         fit: Fit,
         grant: &mut Option<SegmentMut>,
+        leftovers: &mut Leftovers,
     ) -> Result<Option<(Piece, SegmentMut)>, Refused> {
         match source {
             Source::Copied => {}
@@ -470,12 +501,17 @@ impl Lane {
                 // Whoever waits for memory instead gets a buffer for all of it, and a copy.
                 let charge = self.settings.pool.try_charge(value.len());
                 let charge = charge.ok_or(Refused::Memory { bytes })?;
-                let spare = self.room_around(open, value.len(), bytes)?;
-                return Ok(Some((Piece::shared(value.clone(), charge), spare)));
+                return match self.room_around(open, value.len(), bytes, leftovers) {
+                    Ok(spare) => Ok(Some((Piece::shared(value.clone(), charge), spare))),
+                    Err(refused) => {
+                        leftovers.charge = Some(charge);
+                        Err(refused)
+                    }
+                };
             }
             Source::Filled(piece) => {
                 self.check_size(bytes)?;
-                let spare = self.room_around(open, piece.len(), bytes)?;
+                let spare = self.room_around(open, piece.len(), bytes, leftovers)?;
                 return Ok(Some((piece.clone(), spare)));
             }
         }
@@ -503,14 +539,18 @@ impl Lane {
         open: &mut Open,
         value_len: usize,
         bytes: usize,
+        leftovers: &mut Leftovers,
     ) -> Result<SegmentMut, Refused> {
         let pool = &self.settings.pool;
         let around = bytes - value_len;
         let full = || Refused::Memory { bytes };
         let spare = pool.try_take(around).ok_or_else(full)?;
         if let Fit::NeedsBuffer(_) = open.batch.room_for(around) {
-            open.batch
-                .add_buffer(pool.try_take(around).ok_or_else(full)?);
+            let Some(before) = pool.try_take(around) else {
+                leftovers.spare = Some(spare);
+                return Err(full());
+            };
+            open.batch.add_buffer(before);
         }
         Ok(spare)
     }
@@ -519,7 +559,10 @@ impl Lane {
         let bytes = record_bytes + ringpost_codec::record_batch::BATCH_HEADER_LEN;
         let settings = &self.settings;
         let (bytes_max, setting) = [
-            (settings.request_bytes_max, "request_bytes_max"),
+            (
+                settings.room_bytes.saturating_sub(self.topic.len()),
+                "request_bytes_max",
+            ),
             (settings.pool.segment_bytes_max(), "memory"),
         ]
         .into_iter()

@@ -411,6 +411,7 @@ impl Builder {
                     batch_bytes: self.batch_bytes,
                 }),
                 request_bytes_max: self.request_bytes_max,
+                client_id_len: self.client_id.len(),
                 max_block: self.max_block,
                 connect_timeout: self.connect_timeout,
                 reports_undelivered: self.on_undelivered.is_some(),

@@ -684,7 +684,7 @@ mod interleavings {
             let settings = Arc::new(LaneSettings {
                 // Two records of ours fill a batch.
                 batch_bytes: 61 + 100,
-                request_bytes_max: 1 << 14,
+                room_bytes: 1 << 14,
                 pool: Pool::new(1 << 20, 1 << 14).expect("memory"),
                 completions: Arc::clone(&completions),
             });

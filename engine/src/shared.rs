@@ -14,6 +14,7 @@ use ringpost_codec::kafka::ErrorCode;
 use ringpost_core::batch::CutBatch;
 use ringpost_core::directory::TopicError;
 use ringpost_core::id::LaneId;
+use ringpost_core::limits;
 use ringpost_core::metadata::Cluster;
 use ringpost_core::outcome::{Failure, Verdict, Why};
 use ringpost_core::partition::Partitioner;
@@ -164,6 +165,7 @@ pub(crate) struct SharedParts {
     pub(crate) completions: Arc<CompletionQueue>,
     pub(crate) routing: Arc<Routing>,
     pub(crate) request_bytes_max: usize,
+    pub(crate) client_id_len: usize,
     pub(crate) max_block: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) reports_undelivered: bool,
@@ -171,9 +173,17 @@ pub(crate) struct SharedParts {
 
 impl Shared {
     pub(crate) fn new(shards: Vec<Arc<ShardShared>>, parts: SharedParts) -> Arc<Self> {
+        // As the dispatcher counts it.
+        let around = limits::REQUEST_HEAD_BYTES_MAX + limits::AROUND_BATCH_BYTES_MAX;
+        let room_bytes = parts
+            .request_bytes_max
+            .saturating_sub(around + parts.client_id_len);
         let lane_settings = Arc::new(LaneSettings {
-            batch_bytes: parts.routing.batch_bytes,
-            request_bytes_max: parts.request_bytes_max,
+            batch_bytes: parts
+                .routing
+                .batch_bytes
+                .min(room_bytes.saturating_sub(TOPIC_NAME_BYTES_MAX)),
+            room_bytes,
             pool: parts.pool.clone(),
             completions: Arc::clone(&parts.completions),
         });
@@ -451,12 +461,18 @@ impl Shared {
     }
 }
 
+/// The longest name Kafka allows.
+pub(crate) const TOPIC_NAME_BYTES_MAX: usize = 249;
+
 /// Whether a topic can have this name: Kafka's `Topic.validate`. Asked here, because brokers are
 /// asked for all wanted topics at a time, and a name that does not even fit a request must not
 /// cost the others theirs.
 fn is_topic_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=249).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(legal)
+    (1..=TOPIC_NAME_BYTES_MAX).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(legal)
 }
 
 /// The shard of a partition, for life (FNV-1a over topic and partition).

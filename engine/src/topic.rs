@@ -414,7 +414,23 @@ impl LocalTopic {
         grant: &mut Option<SegmentMut>,
     ) -> Result<Appended, NotTaken> {
         let mut cache = self.lanes.borrow_mut();
-        let lanes = cache.load();
+        if self.topic.state.routing.partition_fn.is_some() {
+            // The application's code is about to run, and may come back here.
+            let lanes = Arc::clone(cache.load());
+            drop(cache);
+            return self.offer_to(&lanes, record, watch, grant);
+        }
+        self.offer_to(cache.load(), record, watch, grant)
+    }
+
+    #[inline]
+    fn offer_to(
+        &self,
+        lanes: &[Arc<Lane>],
+        record: &Record<'_>,
+        watch: Watch,
+        grant: &mut Option<SegmentMut>,
+    ) -> Result<Appended, NotTaken> {
         let state = &self.topic.state;
         let lane = route(state, lanes, record, |partitions| {
             let mut sticky = self.sticky.borrow_mut();
@@ -546,12 +562,13 @@ fn has_leader(lanes: &[Arc<Lane>], partition: u32) -> bool {
 /// The calling thread's sticky choice for a topic. Of two topics that share a place the later one
 /// has it: a thread that sends to more than 256 topics in turn may choose anew more often.
 #[inline]
-fn with_thread_sticky<R>(topic: u64, f: impl FnOnce(&mut Sticky) -> R) -> R {
+fn with_thread_sticky<R>(topic: u64, mut f: impl FnMut(&mut Sticky) -> R) -> R {
     const PLACES: u64 = 256;
     thread_local! {
         static STICKY: RefCell<Vec<Option<(u64, Sticky)>>> = const { RefCell::new(Vec::new()) };
     }
-    STICKY.with_borrow_mut(|known| {
+    let kept = STICKY.try_with(|known| {
+        let mut known = known.borrow_mut();
         let place = usize::try_from(topic % PLACES).unwrap_or(0);
         if known.len() <= place {
             known.resize(place + 1, None);
@@ -561,7 +578,9 @@ fn with_thread_sticky<R>(topic: u64, f: impl FnOnce(&mut Sticky) -> R) -> R {
             other => other.insert((topic, Sticky::new(seed()))),
         };
         f(sticky)
-    })
+    });
+    // A thread that ends, and sends from a destructor, has no choice to keep to.
+    kept.unwrap_or_else(|_| f(&mut Sticky::new(seed())))
 }
 
 /// Seeds that differ from handle to handle, so that they do not march in step.

@@ -1,9 +1,11 @@
 //! Every way to send a record, and where records go.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use ringpost::{
-    DriverChoice, Outcome, PartitionId, Partitioner, Producer, Record, Topic, TrySendError,
+    DriverChoice, LocalTopic, Outcome, PartitionId, Partitioner, Producer, Record, Topic,
+    TrySendError,
 };
 use ringpost_core::partition::{consistent_partition, murmur2_partition};
 
@@ -155,6 +157,66 @@ fn tags_come_back_with_their_outcomes_each_once(driver: DriverChoice) {
         assert!(tags.insert(completion.tag), "twice");
     }
     assert_eq!(producer.completions().drain(&mut Vec::new()), 0);
+}
+
+thread_local! {
+    static OWN: RefCell<Option<LocalTopic>> = const { RefCell::new(None) };
+    static EARLIER: RefCell<Option<Parting>> = const { RefCell::new(None) };
+    static LATER: RefCell<Option<Parting>> = const { RefCell::new(None) };
+}
+
+/// A partitioner is the application's code, and may send with the very handle it is called for.
+fn a_partitioner_may_send(driver: DriverChoice) {
+    let server = broker();
+    let producer = builder(&server, driver)
+        .partition_with(|_, _, _| {
+            OWN.with_borrow(|own| {
+                let own = own.as_ref().expect("it was put there");
+                let record = Record::value(b"from within").partition(1);
+                own.post(record).expect("room");
+            });
+            PartitionId(0)
+        })
+        .build()
+        .expect("a producer");
+    let local = producer.topic_blocking(TOPIC).expect("it is made").local();
+    OWN.set(Some(local));
+    OWN.with_borrow(|own| {
+        let own = own.as_ref().expect("just put there");
+        own.post(Record::value(b"from without")).expect("room");
+    });
+    OWN.take();
+    producer.flush_blocking(PATIENCE).expect("in time");
+    assert_eq!(server.report().records, 2);
+}
+
+/// Sends when its thread ends.
+struct Parting(Topic);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        self.0.post(Record::value(b"posted")).expect("room");
+        let delivery = self.0.send_blocking(Record::value(b"sent")).expect("room");
+        acked(delivery.wait());
+    }
+}
+
+fn a_thread_that_ends_may_send(driver: DriverChoice) {
+    let (server, producer, topic) = with_topic(driver, 3);
+    let thread = std::thread::spawn(move || {
+        // Whichever of the thread's things goes first.
+        EARLIER.set(Some(Parting(topic.clone())));
+        acked(
+            topic
+                .send_blocking(Record::value(b"x"))
+                .expect("room")
+                .wait(),
+        );
+        LATER.set(Some(Parting(topic)));
+    });
+    thread.join().expect("no panic");
+    producer.flush_blocking(PATIENCE).expect("in time");
+    assert_eq!(server.report().records, 5);
 }
 
 /// Times of the application may lie far apart, in either order.
@@ -445,6 +507,8 @@ for_both_drivers!(
     all_of_a_batch_can_be_waited_for_at_once,
     posted_records_arrive_in_order_and_are_counted,
     tags_come_back_with_their_outcomes_each_once,
+    a_partitioner_may_send,
+    a_thread_that_ends_may_send,
     tagged_records_keep_their_times,
     extend_takes_many_and_says_where_it_stopped,
     extend_does_not_stick_to_one_partition,
