@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -39,11 +40,19 @@ use crate::undelivered::Hook;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Embedded {
+    /// `None` only while it is dropped in another process.
+    driven: Option<Driven>,
+    shared: Arc<Shared>,
+    ended: bool,
+    /// The process that made it: a forked child must leave the parent's descriptors alone.
+    process: u32,
+}
+
+/// What is driven.
+struct Driven {
     shard: AnyShard,
     controller: Controller,
     hook: Option<Hook>,
-    shared: Arc<Shared>,
-    ended: bool,
 }
 
 /// A ring belongs to one thread, and so does this.
@@ -75,9 +84,12 @@ impl Embedded {
         } else {
             Wait::For(at_most)
         };
-        let turned = match &mut self.shard {
-            AnyShard::Ring(shard) => turn(shard, &mut self.controller, wait),
-            AnyShard::Epoll(shard) => turn(shard, &mut self.controller, wait),
+        let Some(driven) = &mut self.driven else {
+            return Ok(());
+        };
+        let turned = match &mut driven.shard {
+            AnyShard::Ring(shard) => turn(shard, &mut driven.controller, wait),
+            AnyShard::Epoll(shard) => turn(shard, &mut driven.controller, wait),
         };
         match turned {
             Ok(Turn::Again) => {
@@ -102,9 +114,10 @@ impl Embedded {
         self.ended = true;
         self.shared.close();
         loop {
-            let more = match &mut self.shard {
-                AnyShard::Ring(shard) => shard.give_up(),
-                AnyShard::Epoll(shard) => shard.give_up(),
+            let more = match self.driven.as_mut().map(|driven| &mut driven.shard) {
+                Some(AnyShard::Ring(shard)) => shard.give_up(),
+                Some(AnyShard::Epoll(shard)) => shard.give_up(),
+                None => false,
             };
             // Between the rounds: more could not wait at a time.
             self.report();
@@ -118,7 +131,7 @@ impl Embedded {
 
     /// Tells the application what was not delivered.
     fn report(&self) {
-        if let Some(hook) = &self.hook {
+        if let Some(hook) = self.driven.as_ref().and_then(|driven| driven.hook.as_ref()) {
             hook.report_waiting();
         }
     }
@@ -175,6 +188,11 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // The parent's connections and its ring: closing them here would end them there.
+            mem::forget(self.driven.take());
+            return;
+        }
         // What the driver holds it waits for; what was not settled ends as lost.
         self.end();
     }
@@ -246,11 +264,14 @@ impl Builder {
         Ok((
             producer,
             Embedded {
-                shard: wrap(shard),
-                controller,
-                hook,
+                driven: Some(Driven {
+                    shard: wrap(shard),
+                    controller,
+                    hook,
+                }),
                 shared,
                 ended: false,
+                process: std::process::id(),
             },
         ))
     }
