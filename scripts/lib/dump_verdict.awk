@@ -39,6 +39,9 @@ function close_batch() {
   found = 0
   batches++
   records += claimed
+  if (partition in next_offset && value_of("baseOffset") != next_offset[partition])
+    damage(file ": " batch " comes after offset " next_offset[partition] - 1)
+  next_offset[partition] = value_of("lastOffset") + 1
   if (value_of("isvalid") != "true") damage(file ": " batch " has a wrong CRC: " $0)
   sequence = value_of("baseSequence")
   if (value_of("producerId") >= 0 && sequence >= 0 && value_of("isControl") == "false") {
@@ -52,6 +55,22 @@ function close_batch() {
 
 /^\| offset: / {
   found++
+  next
+}
+
+# The tool begins each file at -1, so it takes the first batch of a later segment for a gap. Gaps between
+# segments show above: files come in the order of their offsets.
+/^Non-consecutive offsets in / {
+  gap_in = $0
+  sub("^Non-consecutive offsets in ", "", gap_in)
+  begins_at = gap_in
+  sub("^.*/", "", begins_at)
+  begins_at = begins_at + 0
+  next
+}
+
+/^ *-?[0-9]+ is followed by [0-9]+$/ && gap_in != "" {
+  if ($1 != -1 || $5 != begins_at) damage(gap_in ": offset " $0)
   next
 }
 
