@@ -22,7 +22,7 @@ use super::queue::Queue;
 /// The group the buffers are known by. There is one per ring.
 pub(super) const GROUP: u16 = 0;
 /// Bytes a buffer holds. A produce response is some hundred bytes, metadata some KiB.
-const BUFFER_BYTES: u32 = 4_096;
+pub(super) const BUFFER_BYTES: u32 = 4_096;
 const BUFFER_SIZE: usize = BUFFER_BYTES as usize;
 /// The entries start the mapping and have these bytes for themselves: room for 256 of 16 bytes.
 const ENTRIES_BYTES: usize = 4_096;

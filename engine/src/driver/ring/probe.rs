@@ -61,7 +61,7 @@ pub(crate) fn probe_ring() -> Result<(), RingRefused> {
         opcode::Nop::CODE,
         opcode::Connect::CODE,
         opcode::SendMsg::CODE,
-        opcode::RecvMulti::CODE,
+        opcode::Recv::CODE,
         opcode::PollAdd::CODE,
         opcode::AsyncCancel2::CODE,
     ];

@@ -24,8 +24,7 @@ pub(super) struct QueueLengths {
     /// What one turn asks of the kernel, rarely more than a few entries per connection. More of
     /// them cost an additional visit to the kernel.
     pub(super) submissions: u32,
-    /// A multishot receive may post 32 completions before it gives way to others, so there are
-    /// more of these. The kernel keeps what does not fit, which costs a visit too.
+    /// Several turns' worth. The kernel keeps what does not fit, which costs a visit too.
     pub(super) completions: u32,
 }
 
