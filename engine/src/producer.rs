@@ -92,7 +92,8 @@ impl Producer {
     /// A topic, once its partitions are known: the only wait for metadata there is.
     ///
     /// # Errors
-    /// When no broker can be asked within `connect_timeout`, the cluster does not know the topic
+    /// When no broker can be asked within `connect_timeout` (up to six times that, while addresses
+    /// that stay silent keep others from being tried), the cluster does not know the topic
     /// within `topic_timeout`, or refuses it.
     pub async fn topic(&self, name: &str) -> Result<Topic, TopicError> {
         let state = self.handle.shared.topic(name).await?;
