@@ -86,6 +86,9 @@ pub(crate) struct Entry<P, T> {
     pub(crate) topic_id: TopicId,
     /// Taken when it is settled.
     pub(crate) batch: Option<Batch<P, T>>,
+    /// The batch has its verdict already, at the application's wish; its place in the window and its
+    /// numbers wait for the answer.
+    pub(crate) purged: bool,
 }
 
 /// One connection to one broker.

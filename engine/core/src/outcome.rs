@@ -87,6 +87,9 @@ pub enum Why {
     /// The producer was closed before it was acknowledged.
     #[error("the producer was closed")]
     Closed,
+    /// The application gave it up.
+    #[error("it was purged")]
+    Purged,
 }
 
 /// What an attempt met.

@@ -168,7 +168,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
         for row in rows.drain(..) {
             let entry = &mut flight.entries[row.entry];
             let lane = entry.lane;
-            if let Some(mut batch) = entry.batch.take() {
+            if core::mem::take(&mut entry.purged) {
+                self.purged_answered(now, lane, index, row.code, row.leader);
+            } else if let Some(mut batch) = entry.batch.take() {
                 batch.moments.on_wire = flight.on_wire_at.unwrap_or(now);
                 self.came_back(lane);
                 self.judge(now, lane, batch, index, row);
@@ -176,7 +178,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
             }
         }
         for mut entry in flight.entries.drain(..) {
-            if let Some(mut batch) = entry.batch.take() {
+            if entry.purged {
+                self.purged_back(now, entry.lane, false);
+            } else if let Some(mut batch) = entry.batch.take() {
                 batch.maybe_written = true;
                 self.came_back(entry.lane);
                 let what = "its answer leaves out a partition of the request".into();
@@ -260,7 +264,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
     }
 
     /// Something of the lane was stored: its back-off starts anew.
-    fn progressed(&mut self, id: LaneId) {
+    pub(super) fn progressed(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes[id.index()].as_mut() {
             lane.failures = 0;
             lane.proven = true;
@@ -269,7 +273,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
 
     /// Follows a leader hint, if it is news. `true` when the lane now has another leader than the one
     /// that was asked, to be tried at once; metadata or an earlier answer may have told it before.
-    fn follow(
+    pub(super) fn follow(
         &mut self,
         now: Time,
         id: LaneId,

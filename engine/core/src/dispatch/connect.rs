@@ -129,6 +129,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.connections[index].served = true;
             if let Some(mut flight) = self.connections[index].flights.pop_back() {
                 for mut entry in flight.entries.drain(..) {
+                    if entry.purged {
+                        self.purged_back(now, entry.lane, true);
+                        continue;
+                    }
                     let Some(mut batch) = entry.batch.take() else {
                         continue;
                     };
@@ -313,6 +317,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let cause = cause.unwrap_or(Cause::NoLeader);
         while let Some(mut flight) = self.connections[index].flights.pop_front() {
             for mut entry in flight.entries.drain(..) {
+                if entry.purged {
+                    self.purged_back(now, entry.lane, false);
+                    continue;
+                }
                 let Some(mut batch) = entry.batch.take() else {
                     continue;
                 };

@@ -29,7 +29,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 let expected = usize::from(lane.listed == Some(number));
                 assert_eq!(listed, expected, "lane {index} on the list of {number}");
                 let flying = connection.flights.iter().flat_map(|f| &f.entries);
-                let flying = flying.filter(|e| e.lane.index() == index && e.batch.is_some());
+                let flying =
+                    flying.filter(|e| e.lane.index() == index && (e.batch.is_some() || e.purged));
                 let expected = match lane.connection {
                     Some(own) if own == number => lane.in_flight,
                     _ => 0,

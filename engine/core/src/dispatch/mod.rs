@@ -18,14 +18,15 @@
 //! Records stay with the lanes until a request is put together; the dispatcher then draws batches
 //! through [`Supply`]. Files: `supply` and `action` what goes in and out; `routes` which lane goes
 //! to which connection; `lane` order and sequences of a lane; `connect` a connection's states; `send`
-//! putting requests together; `answer` reading responses; `settle` how batches end; `invariants` what
-//! always holds.
+//! putting requests together; `answer` reading responses; `settle` how batches end; `purge` giving up
+//! at the application's wish; `invariants` what always holds.
 
 mod action;
 mod answer;
 mod connect;
 mod invariants;
 mod lane;
+mod purge;
 mod routes;
 mod send;
 mod settle;
@@ -50,6 +51,7 @@ use crate::time::Time;
 use crate::timer::{ConnectionTimer, Timer, TimerTable};
 
 pub use action::{Action, Settled};
+pub use purge::Purge;
 pub use supply::{Backlog, Supply, Take};
 
 use answer::Row;

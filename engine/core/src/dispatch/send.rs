@@ -141,6 +141,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 lane: id,
                 topic_id,
                 batch: Some(batch),
+                purged: false,
             });
             self.list(now, id);
         }

@@ -135,13 +135,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.drop_connection(now, index);
             while let Some(mut flight) = self.connections[index].flights.pop_front() {
                 for mut entry in flight.entries.drain(..) {
+                    if let Some(lane) = self.lanes[entry.lane.index()].as_mut() {
+                        lane.in_flight -= 1;
+                    }
                     let Some(mut batch) = entry.batch.take() else {
                         continue;
                     };
                     batch.maybe_written = true;
-                    if let Some(lane) = self.lanes[entry.lane.index()].as_mut() {
-                        lane.in_flight -= 1;
-                    }
                     self.fail(entry.lane, batch, Why::Closed, None);
                 }
             }

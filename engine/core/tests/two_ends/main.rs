@@ -13,6 +13,7 @@ mod metadata;
 mod network;
 mod order;
 mod puppet;
+mod purge;
 mod random;
 mod retry;
 mod steady;
