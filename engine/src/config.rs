@@ -39,6 +39,22 @@
 //! | `completion_queue` | 1024 batches | 1 to 1,000,000 | – | – |
 //! | `keepalive` | 60 s | 0 (off), 1 s to 1 hour | – | `socket.keepalive.enable` |
 //! | `user_timeout` | 20 s | 0 (system's), 1 ms to 1 hour | – | – |
+//! | `idle_probe` | 30 s | 0 (off), 1 s to 1 hour | – | – |
+//! | `health` | `on` | `on`, `off`: whether slow and failing brokers are avoided | `partitioner.adaptive.partitioning.enable` | – |
+//! | `health.tau` | 5 s | 10 ms to 1 hour | – | – |
+//! | `health.tick` | 50 ms | 1 ms to 1 s | – | – |
+//! | `health.cf` | 3 | 1 to 1000 failures in a row | – | – |
+//! | `health.stall` | 2 s | 1 ms to 1 hour | `partitioner.availability.timeout.ms` | – |
+//! | `health.slow_ratio` | 8 | 2 to 1000 times the median | – | – |
+//! | `health.slow_floor` | 250 ms | 1 ms to 1 hour | – | – |
+//! | `health.min_volume` | 20 | 1 to 1,000,000 outcomes | – | – |
+//! | `health.window` | 10 s | 10 ms to 1 hour | – | – |
+//! | `health.eject_base` | 500 ms | 1 ms to 1 hour | – | – |
+//! | `health.eject_max` | 30 s | 1 ms to 1 hour | – | – |
+//! | `health.probe_successes` | 2 | 1 to 1000 | – | – |
+//! | `health.slow_start` | 5 s | 0 to 1 hour | – | – |
+//! | `health.max_eject` | 50% | 0% to 100% | – | – |
+//! | `health.panic` | 34% | 0% to 100% | – | – |
 //! | `send_buffer_bytes` | 0 (system's) | ≤ 64 MiB | `send.buffer.bytes` | `socket.send.buffer.bytes` |
 
 use std::fmt;
@@ -48,6 +64,7 @@ use std::time::Duration;
 
 use ringpost_codec::compress::Compression;
 use ringpost_core::directory::DirectorySettings;
+use ringpost_core::health::HealthSettings;
 use ringpost_core::id::PartitionId;
 use ringpost_core::partition::Partitioner;
 use ringpost_core::retry::{Backoff, RetryPolicy};
@@ -171,6 +188,8 @@ pub struct Builder {
     pub(crate) keepalive: Duration,
     pub(crate) user_timeout: Duration,
     pub(crate) send_buffer_bytes: usize,
+    pub(crate) idle_probe: Duration,
+    pub(crate) health: HealthSettings,
     pub(crate) on_undelivered: Option<OnUndelivered>,
 }
 
@@ -219,6 +238,8 @@ impl Default for Builder {
             keepalive: Duration::from_secs(60),
             user_timeout: Duration::from_secs(20),
             send_buffer_bytes: 0,
+            idle_probe: core.idle_probe,
+            health: core.health,
             on_undelivered: None,
         }
     }
@@ -303,6 +324,11 @@ impl Builder {
         user_timeout: Duration => user_timeout;
         /// `SO_SNDBUF`; zero leaves the system's.
         send_buffer_bytes: usize => send_buffer_bytes;
+        /// A connection that was idle for so long is asked whether it still works, so that the next
+        /// record does not have to find out; zero never asks.
+        idle_probe: Duration => idle_probe;
+        /// When slow and failing brokers are avoided.
+        health: HealthSettings => health;
     }
 
     /// A partitioner of your own. See [`PartitionFn`].
@@ -524,6 +550,52 @@ impl Builder {
             &self.send_buffer_bytes,
             "at most 64 MiB; 0 is the system's",
         );
+        check(
+            "idle_probe",
+            self.idle_probe.is_zero() || between(self.idle_probe, second, hour),
+            &self.idle_probe,
+            "0 (off), or 1 s to 1 hour",
+        );
+        let health = &self.health;
+        for (name, value) in [
+            ("health.stall", health.stall),
+            ("health.slow_floor", health.slow_floor),
+            ("health.eject_base", health.eject_base),
+            ("health.eject_max", health.eject_max),
+        ] {
+            check(name, between(value, ms, hour), &value, "1 ms to 1 hour");
+        }
+        for (name, value) in [("health.tau", health.tau), ("health.window", health.window)] {
+            check(
+                name,
+                between(value, 10 * ms, hour),
+                &value,
+                "10 ms to 1 hour",
+            );
+        }
+        check(
+            "health.tick",
+            between(health.tick, ms, second),
+            &health.tick,
+            "1 ms to 1 s",
+        );
+        check(
+            "health.slow_start",
+            health.slow_start <= hour,
+            &health.slow_start,
+            "0 to 1 hour",
+        );
+        for (name, value, least, most) in [
+            ("health.cf", health.consecutive_failures, 1, 1000),
+            ("health.slow_ratio", health.slow_ratio, 2, 1000),
+            ("health.min_volume", health.volume_min, 1, 1_000_000),
+            ("health.probe_successes", health.probe_successes, 1, 1000),
+            ("health.max_eject", health.eject_percent_max.into(), 0, 100),
+            ("health.panic", health.panic_percent.into(), 0, 100),
+        ] {
+            let allowed = format!("{least} to {most}");
+            check(name, (least..=most).contains(&value), &value, &allowed);
+        }
         if let WaitPolicy::SpinThenPark(budget) = self.wait {
             check(
                 "wait",
@@ -582,6 +654,8 @@ impl Builder {
             retry: self.retry,
             connections_per_broker: self.connections_per_broker,
             eager: self.eager,
+            idle_probe: self.idle_probe,
+            health: self.health.clone(),
         }
     }
 
@@ -759,7 +833,60 @@ const SETTINGS: &[(&str, Put)] = &[
     ("send_buffer_bytes", |b, t| {
         bytes(t).map(|v| b.send_buffer_bytes = v)
     }),
+    ("idle_probe", |b, t| duration(t).map(|v| b.idle_probe = v)),
+    ("health", |b, t| {
+        b.health.on = match t {
+            "on" => true,
+            "off" => false,
+            _ => return Err("on or off".into()),
+        };
+        Ok(())
+    }),
+    ("health.tau", |b, t| duration(t).map(|v| b.health.tau = v)),
+    ("health.tick", |b, t| duration(t).map(|v| b.health.tick = v)),
+    ("health.cf", |b, t| {
+        number(t, "1 to 1000").map(|v| b.health.consecutive_failures = v)
+    }),
+    ("health.stall", |b, t| {
+        duration(t).map(|v| b.health.stall = v)
+    }),
+    ("health.slow_ratio", |b, t| {
+        number(t, "2 to 1000").map(|v| b.health.slow_ratio = v)
+    }),
+    ("health.slow_floor", |b, t| {
+        duration(t).map(|v| b.health.slow_floor = v)
+    }),
+    ("health.min_volume", |b, t| {
+        number(t, "1 to 1000000").map(|v| b.health.volume_min = v)
+    }),
+    ("health.window", |b, t| {
+        duration(t).map(|v| b.health.window = v)
+    }),
+    ("health.eject_base", |b, t| {
+        duration(t).map(|v| b.health.eject_base = v)
+    }),
+    ("health.eject_max", |b, t| {
+        duration(t).map(|v| b.health.eject_max = v)
+    }),
+    ("health.probe_successes", |b, t| {
+        number(t, "1 to 1000").map(|v| b.health.probe_successes = v)
+    }),
+    ("health.slow_start", |b, t| {
+        duration(t).map(|v| b.health.slow_start = v)
+    }),
+    ("health.max_eject", |b, t| {
+        percent(t).map(|v| b.health.eject_percent_max = v)
+    }),
+    ("health.panic", |b, t| {
+        percent(t).map(|v| b.health.panic_percent = v)
+    }),
 ];
+
+/// `50%`.
+fn percent(text: &str) -> Result<u8, String> {
+    const ALLOWED: &str = "0% to 100%";
+    number(text.strip_suffix('%').unwrap_or("").trim(), ALLOWED)
+}
 
 fn number<N: FromStr>(text: &str, allowed: &str) -> Result<N, String> {
     text.parse().map_err(|_| allowed.into())

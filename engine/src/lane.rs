@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, TryLockError};
 
 use ringpost_core::batch::{CutBatch, Fields, Fit, OpenBatch, Part};
 use ringpost_core::dispatch::{Backlog, Take};
+use ringpost_core::health::View;
 use ringpost_core::id::LaneId;
 use ringpost_core::outcome::Verdict;
 use ringpost_core::time::Time;
@@ -50,6 +51,8 @@ pub(crate) struct Lane {
     /// The connection its records go to, plus one; 0 while it has no leader; [`Self::UNTOLD`] before
     /// that is known. Written by the shard.
     connection: AtomicU32,
+    /// How it stands, a [`View`]. Written by the shard.
+    view: AtomicU64,
     /// All batches up to this one have their verdict. Written by the shard.
     settled: AtomicU64,
     /// Of the batches behind it, which have their verdict too. The shard's; nobody else locks it.
@@ -213,6 +216,7 @@ impl Lane {
             settings,
             inner: Mutex::default(),
             connection: AtomicU32::new(Self::UNTOLD),
+            view: AtomicU64::new(View::UNTOLD.to_bits()),
             settled: AtomicU64::new(0),
             settled_early: std::sync::Mutex::default(),
         }
@@ -597,11 +601,16 @@ impl Lane {
         }
     }
 
-    /// Whether it is known to have no leader. A topic is handed out before its shard has said; the
-    /// first records must not flee from one partition to the next for that.
+    /// How it stands for records that may go anywhere. A topic is handed out before its shard has said;
+    /// until then a lane is good, so that the first records do not flee from one to the next.
     #[inline]
-    pub(crate) fn is_leaderless(&self) -> bool {
-        self.connection.load(Ordering::Relaxed) == 0
+    pub(crate) fn view(&self) -> View {
+        View::from_bits(self.view.load(Ordering::Relaxed))
+    }
+
+    /// The shard says how it stands.
+    pub(crate) fn set_view(&self, view: View) {
+        self.view.store(view.to_bits(), Ordering::Relaxed);
     }
 
     /// The shard found out where the lane's records go.

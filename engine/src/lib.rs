@@ -32,6 +32,7 @@ compile_error!(
      Build it in a Linux container or virtual machine."
 );
 
+mod avoidance;
 mod completions;
 /// What a producer can be told.
 pub mod config;
@@ -74,6 +75,7 @@ pub use undelivered::Undelivered;
 
 pub use ringpost_codec::compress::{Codec, Compression};
 pub use ringpost_codec::record::RecordView;
+pub use ringpost_core::health::{HealthSettings, Standing};
 pub use ringpost_core::id::PartitionId;
 pub use ringpost_core::partition::Partitioner;
 pub use ringpost_core::retry::{Backoff, RetryPolicy};

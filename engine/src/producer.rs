@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ringpost_memory::Pool;
 
+use crate::avoidance::Avoidance;
 use crate::completions::CompletionQueue;
 use crate::config::{Builder, ConfigError, ConfigErrors, WaitPolicy};
 use crate::controller::{Controller, Inbox, Names};
@@ -410,6 +411,7 @@ impl Builder {
                     partitioner: self.partitioner,
                     partition_fn: self.partition_fn.clone(),
                     batch_bytes: self.batch_bytes,
+                    avoidance: Avoidance::new(self.health.panic_percent),
                 }),
                 request_bytes_max: self.request_bytes_max,
                 client_id_len: self.client_id.len(),

@@ -25,6 +25,7 @@ use ringpost_core::settings::Settings;
 use ringpost_core::time::Time;
 use ringpost_memory::{Piece, Pool, SegmentMut};
 
+use crate::avoidance::is_troubled;
 use crate::config::WaitPolicy;
 use crate::controller::{Inbox, Request};
 use crate::driver::{Driver, Events, Frame, SocketOptions, Wait, Waker, clock};
@@ -231,6 +232,8 @@ pub(crate) struct Shard<D: Driver> {
     warm_ups: Vec<Duty>,
     last_busy: Time,
     stopped: bool,
+    /// Lanes that were not in full health when that was last published.
+    troubled: u64,
 }
 
 /// Whether there will be another turn.
@@ -271,6 +274,7 @@ impl<D: Driver> Shard<D> {
             warm_ups: Vec::new(),
             last_busy: clock::now(),
             stopped: false,
+            troubled: 0,
         })
     }
 
@@ -369,6 +373,19 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Tells the lanes how they stand.
+    fn publish_views(&mut self) {
+        let mut troubled = 0;
+        for lane in self.supply.lanes.iter().flatten() {
+            let view = self.dispatcher.view_of(lane.id);
+            troubled += u64::from(is_troubled(view));
+            lane.set_view(view);
+        }
+        let before = mem::replace(&mut self.troubled, troubled);
+        let avoidance = &self.producer.routing.avoidance;
+        avoidance.count_troubled(before, troubled);
+    }
+
     fn take_ready(&mut self, now: Time) {
         let Self {
             dispatcher,
@@ -463,6 +480,9 @@ impl<D: Driver> Shard<D> {
         }
         if self.dispatcher.routes_changed() {
             self.publish_routes();
+        }
+        if self.dispatcher.views_changed() {
+            self.publish_views();
         }
         if !self.warm_ups.is_empty() {
             let warm = self.dispatcher.is_warm();

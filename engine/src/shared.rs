@@ -21,6 +21,7 @@ use ringpost_core::partition::Partitioner;
 use ringpost_core::seal::{Plain, seal};
 use ringpost_memory::{Pool, SegmentMut};
 
+use crate::avoidance::Avoidance;
 use crate::completions::CompletionQueue;
 use crate::config::PartitionFn;
 use crate::controller::{Inbox, Request};
@@ -56,6 +57,7 @@ pub(crate) struct Routing {
     pub(crate) partitioner: Partitioner,
     pub(crate) partition_fn: Option<Arc<PartitionFn>>,
     pub(crate) batch_bytes: usize,
+    pub(crate) avoidance: Avoidance,
 }
 
 impl std::fmt::Debug for Routing {

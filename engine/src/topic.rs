@@ -337,9 +337,9 @@ impl Topic {
         lanes: &'l [Arc<Lane>],
         record: &Record<'_>,
     ) -> Result<&'l Arc<Lane>, NotTaken> {
-        route(&self.state, lanes, record, |partitions| {
+        route(&self.state, lanes, record, || {
             with_thread_sticky(self.state.number, |sticky| {
-                sticky.choose(partitions, |partition| has_leader(lanes, partition))
+                sticky.choose(&self.state.routing.avoidance.routes(lanes))
             })
         })
     }
@@ -432,9 +432,9 @@ impl LocalTopic {
         grant: &mut Option<SegmentMut>,
     ) -> Result<Appended, NotTaken> {
         let state = &self.topic.state;
-        let lane = route(state, lanes, record, |partitions| {
+        let lane = route(state, lanes, record, || {
             let mut sticky = self.sticky.borrow_mut();
-            sticky.choose(partitions, |partition| has_leader(lanes, partition))
+            sticky.choose(&state.routing.avoidance.routes(lanes))
         })?;
         let appended = lane.append(record, watch, grant).map_err(NotTaken::Lane)?;
         if is_sticky(state, record) {
@@ -518,7 +518,7 @@ fn route<'l>(
     state: &TopicState,
     lanes: &'l [Arc<Lane>],
     record: &Record<'_>,
-    sticky: impl FnOnce(u32) -> u32,
+    sticky: impl FnOnce() -> u32,
 ) -> Result<&'l Arc<Lane>, NotTaken> {
     // Lanes are numbered by i32, so their count fits.
     let count = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
@@ -529,7 +529,7 @@ fn route<'l>(
             (Partitioner::Murmur2, Some(key)) => murmur2_partition(key, count).0,
             (Partitioner::Consistent, Some(key)) => consistent_partition(key, count).0,
             (Partitioner::RoundRobin, _) => state.next_in_turn(count),
-            _ => sticky(count).cast_signed(),
+            _ => sticky().cast_signed(),
         },
     };
     usize::try_from(chosen)
@@ -550,13 +550,6 @@ fn is_sticky(state: &TopicState, record: &Record<'_>) -> bool {
         Partitioner::Sticky => false,
     };
     !by_key && record.partition.is_none() && state.routing.partition_fn.is_none()
-}
-
-#[inline]
-fn has_leader(lanes: &[Arc<Lane>], partition: u32) -> bool {
-    lanes
-        .get(partition as usize)
-        .is_some_and(|lane| !lane.is_leaderless())
 }
 
 /// The calling thread's sticky choice for a topic. Of two topics that share a place the later one

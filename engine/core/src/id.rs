@@ -10,6 +10,15 @@ pub struct PartitionId(pub i32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BrokerId(pub i32);
 
+impl BrokerId {
+    /// What tells brokers apart where 16 bits must do; two are hardly ever taken for one.
+    #[must_use]
+    pub fn tag(self) -> u16 {
+        let [a, b, ..] = self.0.to_le_bytes();
+        u16::from_le_bytes([a, b])
+    }
+}
+
 /// A lane: the place of one partition in one shard. Counted from 0 in the order of registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneId(pub u32);

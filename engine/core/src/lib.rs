@@ -28,6 +28,8 @@ pub mod directory;
 pub mod dispatch;
 // Agreeing on versions.
 pub mod handshake;
+// Which brokers to avoid.
+pub mod health;
 // The numbers that name things.
 pub mod id;
 // Every bound, as a sum.

@@ -14,6 +14,7 @@
 //! assert_eq!(consistent_partition(b"123456789", 1000), PartitionId(262));
 //! ```
 
+use crate::health::{Routes, Standing, choose};
 use crate::id::PartitionId;
 use crate::random::Random;
 
@@ -81,6 +82,8 @@ fn remainder(hash: u32, partitions: u32) -> PartitionId {
 #[derive(Debug, Clone)]
 pub struct Sticky {
     partition: Option<u32>,
+    /// How it stood when it was chosen.
+    standing: Standing,
     bytes_since_switch: usize,
     random: Random,
 }
@@ -91,37 +94,31 @@ impl Sticky {
     pub fn new(seed: u64) -> Self {
         Self {
             partition: None,
+            standing: Standing::Good,
             bytes_since_switch: 0,
             random: Random::new(seed),
         }
     }
 
-    /// The partition for the next record without a key: where the choice stands, or a new one
-    /// among `partitions` when there is none or `usable` refuses it. When `usable` refuses all,
-    /// any: waiting is then the lane's business.
+    /// The partition for the next record without a key: where the choice stands, or a new one when
+    /// there is none, or when it stands worse than when it was chosen.
     #[inline]
-    pub fn choose(&mut self, partitions: u32, mut usable: impl FnMut(u32) -> bool) -> u32 {
+    pub fn choose(&mut self, routes: &impl Routes) -> u32 {
         if let Some(partition) = self.partition
-            && partition < partitions
-            && usable(partition)
+            && partition < routes.count()
+            && routes.view(partition).standing() <= self.standing
         {
             return partition;
         }
-        let count = partitions as usize;
+        self.choose_anew(routes)
+    }
+
+    #[cold]
+    fn choose_anew(&mut self, routes: &impl Routes) -> u32 {
         let left = self.partition.map(|partition| partition & !Self::SPENT);
-        let start = self.random.below(count);
-        let mut chosen = start;
-        for step in 0..count {
-            let candidate = (start + step) % count;
-            let id = u32::try_from(candidate).unwrap_or(0);
-            // Not where it just was, if there is anywhere else to go.
-            if usable(id) && (left != Some(id) || count == 1) {
-                chosen = candidate;
-                break;
-            }
-        }
-        let chosen = u32::try_from(chosen).unwrap_or(0);
+        let chosen = choose(&mut self.random, routes, left);
         self.partition = Some(chosen);
+        self.standing = routes.view(chosen).standing();
         self.bytes_since_switch = 0;
         chosen
     }
@@ -153,6 +150,7 @@ impl Sticky {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::View;
 
     /// Values of `org.apache.kafka.common.utils.Utils.murmur2`, from Kafka's own unit test.
     #[test]
@@ -181,38 +179,60 @@ mod tests {
         assert_eq!(consistent_partition(b"123456789", 1000), PartitionId(262));
     }
 
+    /// So many lanes, and those of them that have no leader.
+    struct Lanes<'a>(u32, &'a [u32]);
+
+    impl Routes for Lanes<'_> {
+        fn count(&self) -> u32 {
+            self.0
+        }
+        fn view(&self, partition: u32) -> View {
+            let standing = match self.1.contains(&partition) {
+                true => Standing::NoLeader,
+                false => Standing::Good,
+            };
+            View::new(standing, 100, 0, 0)
+        }
+        fn is_calm(&self) -> bool {
+            self.1.is_empty()
+        }
+        fn panic_percent(&self) -> u8 {
+            34
+        }
+    }
+
     #[test]
     fn b7_sticky_stays_for_a_batch_and_then_moves() {
         let mut sticky = Sticky::new(1);
-        let first = sticky.choose(6, |_| true);
+        let first = sticky.choose(&Lanes(6, &[]));
         for _ in 0..10 {
-            assert_eq!(sticky.choose(6, |_| true), first);
+            assert_eq!(sticky.choose(&Lanes(6, &[])), first);
             sticky.went(10, false, 100);
         }
         // 100 bytes went there, but the batch is still open.
-        assert_eq!(sticky.choose(6, |_| true), first);
+        assert_eq!(sticky.choose(&Lanes(6, &[])), first);
         sticky.went(10, true, 100);
-        assert_ne!(sticky.choose(6, |_| true), first);
+        assert_ne!(sticky.choose(&Lanes(6, &[])), first);
     }
 
     #[test]
     fn b7_sticky_leaves_at_twice_the_batch_even_if_never_cut() {
         let mut sticky = Sticky::new(1);
-        let first = sticky.choose(2, |_| true);
+        let first = sticky.choose(&Lanes(2, &[]));
         sticky.went(199, false, 100);
-        assert_eq!(sticky.choose(2, |_| true), first);
+        assert_eq!(sticky.choose(&Lanes(2, &[])), first);
         sticky.went(1, false, 100);
-        assert_ne!(sticky.choose(2, |_| true), first);
+        assert_ne!(sticky.choose(&Lanes(2, &[])), first);
     }
 
     #[test]
     fn b7_sticky_leaves_an_unusable_partition_at_once_and_takes_any_when_all_are() {
         let mut sticky = Sticky::new(7);
-        let first = sticky.choose(3, |_| true);
-        let second = sticky.choose(3, |p| p != first);
+        let first = sticky.choose(&Lanes(3, &[]));
+        let second = sticky.choose(&Lanes(3, &[first]));
         assert_ne!(first, second);
-        assert!(sticky.choose(3, |_| false) < 3);
-        assert_eq!(Sticky::new(3).choose(1, |_| true), 0);
+        assert!(sticky.choose(&Lanes(3, &[0, 1, 2])) < 3);
+        assert_eq!(Sticky::new(3).choose(&Lanes(1, &[])), 0);
     }
 
     /// Pearson's χ² over 6 partitions, 6,000 choices: 20.5 is the 0.1 % point of 5 degrees of
@@ -222,7 +242,7 @@ mod tests {
         let mut sticky = Sticky::new(42);
         let mut counts = [0_u32; 6];
         for _ in 0..6000 {
-            counts[sticky.choose(6, |_| true) as usize] += 1;
+            counts[sticky.choose(&Lanes(6, &[])) as usize] += 1;
             sticky.went(100, true, 100);
         }
         let chi: f64 = counts

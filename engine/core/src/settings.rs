@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::time::Duration;
 
+use crate::health::HealthSettings;
 use crate::retry::{Backoff, RetryPolicy};
 
 /// Whose acknowledgement a record waits for. Kafka: `acks`.
@@ -82,6 +83,10 @@ pub struct Settings {
     pub connections_per_broker: usize,
     /// Connect to the brokers of all wanted topics at once instead of at the first record.
     pub eager: bool,
+    /// A connection that was idle for so long is asked whether it still works; zero never asks.
+    pub idle_probe: Duration,
+    /// When brokers are avoided.
+    pub health: HealthSettings,
 }
 
 impl Default for Settings {
@@ -104,6 +109,8 @@ impl Default for Settings {
             produce_version_max: 13,
             connections_per_broker: 1,
             eager: false,
+            idle_probe: Duration::from_secs(30),
+            health: HealthSettings::default(),
         }
     }
 }

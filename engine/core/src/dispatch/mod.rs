@@ -90,6 +90,7 @@ pub struct Dispatcher<M: Memory, T> {
     /// The cluster refused us a producer id.
     identity_refused: Option<ErrorCode>,
     routes_changed: bool,
+    views_changed: bool,
     /// Lanes whose lock was taken when we wanted it, each once: they are asked again.
     busy: Vec<LaneId>,
     /// There was no slab for a request.
@@ -161,6 +162,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             random: Random::new(seed),
             identity_refused: None,
             routes_changed: false,
+            views_changed: false,
             busy: Vec::new(),
             short_of_slabs: false,
             refresh: false,

@@ -6,6 +6,7 @@ use core::net::SocketAddr;
 
 use crate::buffer::Memory;
 use crate::connection::{Connection, State};
+use crate::health::{Standing, View};
 use crate::id::{BrokerId, LaneId, PartitionId, TopicId};
 use crate::limits;
 use crate::metadata::{Cluster, is_news};
@@ -26,6 +27,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.lanes.resize_with(id.index() + 1, || None);
         }
         self.lanes[id.index()] = Some(Lane::new(topic, partition));
+        self.views_changed = true;
         self.note_source(id, Backlog::Busy);
     }
 
@@ -154,11 +156,31 @@ impl<M: Memory, T> Dispatcher<M, T> {
         lane.connection = lane.target;
         self.strike(id);
         self.routes_changed = true;
+        self.views_changed = true;
     }
 
     /// Which connection a lane's records go to just now.
     #[must_use]
     pub fn connection_of(&self, lane: LaneId) -> Option<usize> {
         self.lanes.get(lane.index())?.as_ref()?.connection
+    }
+
+    /// How a lane stands for records that may go anywhere.
+    #[must_use]
+    pub fn view_of(&self, lane: LaneId) -> View {
+        let known = self.lanes.get(lane.index()).and_then(Option::as_ref);
+        match known.and_then(|lane| lane.connection) {
+            None => View::new(Standing::NoLeader, 100, u16::MAX, 0),
+            Some(connection) => {
+                let broker = connection / self.settings.connections_per_broker;
+                let broker = self.brokers[broker].id.tag();
+                View::new(Standing::Good, 100, broker, 0)
+            }
+        }
+    }
+
+    /// Whether [`Dispatcher::view_of`] may say something else of a lane than when this was last asked.
+    pub fn views_changed(&mut self) -> bool {
+        mem::take(&mut self.views_changed)
     }
 }
