@@ -43,11 +43,11 @@ fn is_acked(delivery: Option<ringpost::Delivery>) -> u64 {
     match delivery.map(ringpost::Delivery::wait) {
         Some(Outcome::Acked(_) | Outcome::Sent) => 1,
         Some(Outcome::NotWritten(failure)) => {
-            eprintln!("not written: {failure}");
+            eprintln!("not written: {failure:#}");
             0
         }
         Some(Outcome::Unknown(failure)) => {
-            eprintln!("perhaps written: {failure}");
+            eprintln!("perhaps written: {failure:#}");
             0
         }
         None => 0,

@@ -95,12 +95,7 @@ impl Tags {
 
 impl Drop for Tags {
     fn drop(&mut self) {
-        self.finish(Verdict::Unknown(Failure {
-            why: Why::ShardLost,
-            attempts: 0,
-            first: None,
-            last: None,
-        }));
+        self.finish(Verdict::Unknown(Failure::new(Why::ShardLost)));
     }
 }
 

@@ -31,7 +31,11 @@
 //! | `topic_timeout` | 30 s | 0 to 1 hour | – | `topic.metadata.propagation.max.ms` |
 //! | `reconnect_backoff`, `…_max` | 50 ms, 1 s | 1 ms to 1 hour | `reconnect.backoff.ms`, `….max.ms` | same |
 //! | `retry_backoff`, `…_max` | 100 ms, 1 s | 1 ms to 1 hour | `retry.backoff.ms`, `….max.ms` | same |
-//! | `attempts_max` | `unlimited` | `unlimited`, 1 to 2³¹ | `retries` + 1 | same |
+//! | `retry_backoff_growth` | 200 % | 100 to 1000 % | – | – |
+//! | `retry_jitter` | `kafka` (±20 %) | `kafka`, `full`, `equal`, `none` | – | – |
+//! | `retry_attempts` | `unlimited` | `unlimited`, 1 to 2³², the first counts | `retries` + 1 | same |
+//! | `retry_rules` | `none` | `none`, `CLASS=never`, `CLASS=ATTEMPTS[:BACKOFF[:MAX]]`, with commas | – | – |
+//! | `retry_budget` | `20%:10:100` | `off`, `PERCENT%[:PER_SECOND[:BURST]]` | – | – |
 //! | `metadata_max_age` | 5 m | 1 s to 1 day | `metadata.max.age.ms` | `topic.metadata.refresh.interval.ms` |
 //! | `connections_per_broker` | 1 | 1 to 16, per shard | – | – |
 //! | `connections` | `lazy` | `lazy`, `eager` | – | `enable.sparse.connections` |
@@ -56,6 +60,16 @@
 //! | `health.max_eject` | 50% | 0% to 100% | – | – |
 //! | `health.panic` | 34% | 0% to 100% | – | – |
 //! | `send_buffer_bytes` | 0 (system's) | ≤ 64 MiB | `send.buffer.bytes` | `socket.send.buffer.bytes` |
+//!
+//! *Retries.* A batch that was not acknowledged is tried again after a wait, until it is, or
+//! `retry_attempts` are used up, or `delivery_timeout` is over, whichever is first; one that may be
+//! stored is tried past `retry_attempts` while the broker can recognise it. `retry_rules` makes
+//! exceptions for classes of failures (without MAX, waits do not grow): `connection`, `timeout`, `leadership`, `not-enough-replicas`,
+//! `overload`, `corrupt`, `sequence`, `other`; `connection=5:50ms:2s, corrupt=never` gives up damaged
+//! batches at once, and those whose connection was lost at the fifth attempt. `retry_budget` bounds
+//! what retries may take of a broker's time: so many percent of the acknowledged requests, but so many
+//! a second at least and so many at once at most; without budget left they wait. `cargo run --example
+//! retry_schedule` prints the waits of a policy.
 
 use std::fmt;
 use std::str::FromStr;
@@ -67,7 +81,7 @@ use ringpost_core::directory::DirectorySettings;
 use ringpost_core::health::HealthSettings;
 use ringpost_core::id::PartitionId;
 use ringpost_core::partition::Partitioner;
-use ringpost_core::retry::{Backoff, RetryPolicy};
+use ringpost_core::retry::{Backoff, Budget, Class, Jitter, RetryPolicy, Rule};
 use ringpost_core::settings::{Acks, Linger, Settings};
 
 use crate::driver::{DriverChoice, SocketOptions};
@@ -384,6 +398,26 @@ impl Builder {
         }
     }
 
+    /// How often and how soon a batch is tried again, as it is set now.
+    #[must_use]
+    pub fn retry_policy(&self) -> RetryPolicy {
+        self.retry
+    }
+
+    /// Changes the waits of all classes.
+    fn retry_backoffs(&mut self, change: impl Fn(&mut Backoff)) {
+        change(&mut self.retry.backoff);
+        for rule in self.retry.rules.iter_mut().flatten() {
+            if let Rule::Retry {
+                backoff: Some(backoff),
+                ..
+            } = rule
+            {
+                change(backoff);
+            }
+        }
+    }
+
     /// The names [`Builder::set`] takes.
     pub fn setting_names() -> impl Iterator<Item = &'static str> {
         SETTINGS.iter().map(|(name, _)| *name)
@@ -509,11 +543,45 @@ impl Builder {
             );
         }
         check(
-            "attempts_max",
+            "retry_backoff_growth",
+            (100..=1000).contains(&self.retry.backoff.growth_percent),
+            &self.retry.backoff.growth_percent,
+            "100 to 1000 %",
+        );
+        check(
+            "retry_attempts",
             self.retry.attempts_max != Some(0),
             &self.retry.attempts_max,
             "unlimited, or at least 1 (the first counts)",
         );
+        for rule in self.retry.rules.iter().flatten() {
+            if let Rule::Retry {
+                attempts_max,
+                backoff,
+            } = rule
+            {
+                let backoff = backoff.unwrap_or(self.retry.backoff);
+                check(
+                    "retry_rules",
+                    *attempts_max != Some(0)
+                        && between(backoff.initial, ms, hour)
+                        && between(backoff.max, backoff.initial, hour),
+                    &rule,
+                    "at least 1 attempt (the first counts), waits of 1 ms to 1 hour and no longer \
+                     than their maximum",
+                );
+            }
+        }
+        if let Some(budget) = self.retry.budget {
+            check(
+                "retry_budget",
+                budget.percent_of_successes <= 1000
+                    && (1..=10_000).contains(&budget.per_second)
+                    && (1..=100_000).contains(&budget.burst),
+                &budget,
+                "off, or at most 1000 % of the successes, 1 to 10000 a second, 1 to 100000 at once",
+            );
+        }
         check(
             "metadata_max_age",
             between(self.metadata_max_age, second, day),
@@ -799,11 +867,39 @@ const SETTINGS: &[(&str, Put)] = &[
     ("retry_backoff_max", |b, t| {
         duration(t).map(|v| b.retry.backoff.max = v)
     }),
-    ("attempts_max", |b, t| {
+    ("retry_backoff_growth", |b, t| {
+        let percent = t.trim_end_matches('%').trim_end();
+        let percent = number(percent, "100 to 1000 %")?;
+        b.retry_backoffs(|backoff| backoff.growth_percent = percent);
+        Ok(())
+    }),
+    ("retry_jitter", |b, t| {
+        let jitter = match t {
+            "kafka" => Jitter::Kafka,
+            "full" => Jitter::Full,
+            "equal" => Jitter::Equal,
+            "none" => Jitter::None,
+            _ => return Err("kafka, full, equal or none".into()),
+        };
+        b.retry_backoffs(|backoff| backoff.jitter = jitter);
+        Ok(())
+    }),
+    ("retry_attempts", |b, t| {
         b.retry.attempts_max = match t {
             "unlimited" => None,
-            _ => Some(number(t, "unlimited, or 1 to 2147483648")?),
+            _ => Some(number(
+                t,
+                "unlimited, or 1 to 4294967295 (the first counts)",
+            )?),
         };
+        Ok(())
+    }),
+    ("retry_rules", |b, t| {
+        b.retry.rules = retry_rules(t, b.retry.backoff)?;
+        Ok(())
+    }),
+    ("retry_budget", |b, t| {
+        b.retry.budget = retry_budget(t)?;
         Ok(())
     }),
     ("metadata_max_age", |b, t| {
@@ -933,6 +1029,73 @@ fn bytes(text: &str) -> Result<usize, String> {
     amount.checked_mul(1 << shift).ok_or_else(|| ALLOWED.into())
 }
 
+/// `connection=5:50ms:2s, corrupt=never`; or `none`.
+fn retry_rules(text: &str, usual: Backoff) -> Result<[Option<Rule>; Class::ALL.len()], String> {
+    let allowed = || {
+        let classes = Class::ALL.map(Class::name).join(", ");
+        format!(
+            "none, or with commas CLASS=never or CLASS=ATTEMPTS[:BACKOFF[:MAX]], such as \
+             connection=5:50ms:2s, where ATTEMPTS may be unlimited and CLASS is one of {classes}"
+        )
+    };
+    let mut rules = [None; Class::ALL.len()];
+    if text == "none" {
+        return Ok(rules);
+    }
+    for part in text.split(',') {
+        let (name, rule) = part.split_once('=').ok_or_else(allowed)?;
+        let class = Class::ALL.into_iter().find(|c| c.name() == name.trim());
+        let class = class.ok_or_else(allowed)?;
+        let mut words = rule.split(':').map(str::trim);
+        let rule = match words.next() {
+            Some("never") => Rule::GiveUp,
+            Some(attempts) => {
+                let attempts_max = match attempts {
+                    "unlimited" => Some(u32::MAX),
+                    _ => Some(attempts.parse().map_err(|_| allowed())?),
+                };
+                let initial = words.next().map(duration).transpose()?;
+                let max = words.next().map(duration).transpose()?;
+                let backoff = initial.map(|initial| Backoff {
+                    initial,
+                    max: max.unwrap_or(initial),
+                    ..usual
+                });
+                Rule::Retry {
+                    attempts_max,
+                    backoff,
+                }
+            }
+            None => return Err(allowed()),
+        };
+        if words.next().is_some() || rules[class as usize].replace(rule).is_some() {
+            return Err(allowed());
+        }
+    }
+    Ok(rules)
+}
+
+/// `20%:10:100`; or `off`.
+fn retry_budget(text: &str) -> Result<Option<Budget>, String> {
+    const ALLOWED: &str = "off, or PERCENT%[:PER_SECOND[:BURST]], such as 20%:10:100";
+    if text == "off" {
+        return Ok(None);
+    }
+    let mut budget = Budget::default();
+    let mut words = text.split(':').map(str::trim);
+    let percent = words.next().and_then(|word| word.strip_suffix('%'));
+    budget.percent_of_successes = number(percent.ok_or(ALLOWED)?.trim_end(), ALLOWED)?;
+    for field in [&mut budget.per_second, &mut budget.burst] {
+        if let Some(word) = words.next() {
+            *field = number(word, ALLOWED)?;
+        }
+    }
+    if words.next().is_some() {
+        return Err(ALLOWED.into());
+    }
+    Ok(Some(budget))
+}
+
 /// `host:port` with commas; IPv6 addresses in brackets.
 pub(crate) fn parse_bootstrap(text: &str) -> Result<Vec<(String, u16)>, String> {
     let allowed =
@@ -1015,6 +1178,84 @@ mod tests {
         assert_eq!(bytes("64MiB"), Ok(64 << 20));
         assert!(bytes("1kb").is_err());
         assert!(bytes("99999999999999999999GiB").is_err());
+    }
+
+    /// What a policy is told by name, and that a fault names the setting and what is allowed.
+    #[test]
+    fn r1_a_retry_policy_by_name() {
+        let set = |settings: &[(&str, &str)]| {
+            let mut builder = Builder::default().bootstrap("localhost:9092");
+            for (name, text) in settings {
+                builder = builder.set(name, text)?;
+            }
+            Ok::<_, ConfigError>(builder)
+        };
+        let builder = set(&[
+            ("retry_attempts", "7"),
+            ("retry_backoff", "20ms"),
+            ("retry_backoff_max", "3s"),
+            ("retry_backoff_growth", "150%"),
+            ("retry_jitter", "equal"),
+            (
+                "retry_rules",
+                "connection=5:50ms:2s, corrupt = never,timeout=unlimited",
+            ),
+            ("retry_budget", "50%:20:200"),
+        ]);
+        let builder = builder.unwrap();
+        assert_eq!(builder.faults(), []);
+        let policy = builder.retry_policy();
+        let backoff = Backoff {
+            growth_percent: 150,
+            jitter: Jitter::Equal,
+            ..Backoff::new(Duration::from_millis(20), Duration::from_secs(3))
+        };
+        assert_eq!((policy.attempts_max, policy.backoff), (Some(7), backoff));
+        assert_eq!(policy.for_class(Class::Corrupt).0, 1);
+        assert_eq!(policy.for_class(Class::Timeout), (u32::MAX, backoff));
+        let (attempts, of_connections) = policy.for_class(Class::Connection);
+        assert_eq!(attempts, 5);
+        assert_eq!(of_connections.initial, Duration::from_millis(50));
+        assert_eq!(of_connections.max, Duration::from_secs(2));
+        let budget = policy.budget.unwrap();
+        assert_eq!(
+            (budget.percent_of_successes, budget.per_second, budget.burst),
+            (50, 20, 200)
+        );
+        let off = set(&[("retry_budget", "off"), ("retry_rules", "none")]).unwrap();
+        assert_eq!(off.retry_policy().budget, None);
+
+        for (name, text) in [
+            ("retry_attempts", "-1"),
+            ("retry_jitter", "some"),
+            ("retry_rules", "connection"),
+            ("retry_rules", "weather=never"),
+            ("retry_rules", "corrupt=never,corrupt=2"),
+            ("retry_rules", "corrupt=2:1ms:2ms:3ms"),
+            ("retry_budget", "20"),
+            ("retry_budget", "20%:1:2:3"),
+        ] {
+            let error = set(&[(name, text)]).unwrap_err().to_string();
+            assert!(
+                error.contains(name) && error.contains("allowed:"),
+                "{error}"
+            );
+        }
+        for (name, text, range) in [
+            ("retry_attempts", "0", "at least 1"),
+            ("retry_backoff", "0", "1 ms to 1 hour"),
+            ("retry_backoff_growth", "99", "100 to 1000 %"),
+            ("retry_rules", "other=0", "at least 1 attempt"),
+            ("retry_rules", "other=2:5s:1s", "1 ms to 1 hour"),
+            ("retry_budget", "20%:0", "1 to 10000 a second"),
+        ] {
+            let faults = set(&[(name, text)]).unwrap().faults();
+            let [fault] = &faults[..] else {
+                panic!("{name}: {faults:?}")
+            };
+            let fault = fault.to_string();
+            assert!(fault.contains(name) && fault.contains(range), "{fault}");
+        }
     }
 
     #[test]

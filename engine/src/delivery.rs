@@ -146,13 +146,7 @@ impl Promise {
 impl Drop for Promise {
     fn drop(&mut self) {
         if self.batch.verdict.get().is_none() {
-            let why = Why::ShardLost;
-            let failure = Failure {
-                why,
-                attempts: 0,
-                first: None,
-                last: None,
-            };
+            let failure = Failure::new(Why::ShardLost);
             self.batch.complete(Verdict::Unknown(failure));
         }
     }

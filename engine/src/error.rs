@@ -131,6 +131,7 @@ pub enum StartError {
         /// What was asked for.
         what: &'static str,
         /// Its answer.
+        #[source]
         error: std::io::Error,
     },
 }

@@ -10,8 +10,8 @@
 //! match topic.send_blocking(Record::keyed(b"user-7", b"hello"))?.wait() {
 //!     Outcome::Acked(ack) => println!("partition {} offset {:?}", ack.partition, ack.offset),
 //!     Outcome::Sent => println!("sent"),
-//!     Outcome::NotWritten(failure) => println!("not written: {failure}"),
-//!     Outcome::Unknown(failure) => println!("perhaps written: {failure}"),
+//!     Outcome::NotWritten(failure) => println!("not written: {failure:#}"),
+//!     Outcome::Unknown(failure) => println!("perhaps written: {failure:#}"),
 //! }
 //! producer.close(std::time::Duration::from_secs(5));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -78,5 +78,5 @@ pub use ringpost_codec::record::RecordView;
 pub use ringpost_core::health::{HealthSettings, Standing};
 pub use ringpost_core::id::PartitionId;
 pub use ringpost_core::partition::Partitioner;
-pub use ringpost_core::retry::{Backoff, RetryPolicy};
+pub use ringpost_core::retry::{Backoff, Budget, Class, Jitter, RetryPolicy, Rule};
 pub use ringpost_core::settings::Acks;

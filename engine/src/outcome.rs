@@ -36,6 +36,10 @@ impl Outcome {
     ///
     /// # Errors
     /// The failure of a record that was not, or perhaps not, written.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a failure tells its first and last cause; it is rare, and moved once"
+    )]
     pub fn into_result(self) -> Result<Option<Ack>, Failure> {
         match self {
             Self::Acked(ack) => Ok(Some(ack)),

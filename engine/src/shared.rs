@@ -418,12 +418,7 @@ impl Shared {
 
     /// Ends a batch that never left its lane.
     fn bury(&self, lane: &Lane, cut: CutBatch<SegmentMut>, ticket: Ticket) {
-        let verdict = Verdict::NotWritten(Failure {
-            why: Why::ShardLost,
-            attempts: 0,
-            first: None,
-            last: None,
-        });
+        let verdict = Verdict::NotWritten(Failure::new(Why::ShardLost));
         lane.shard.counters.not_written(cut.records);
         if self.reports.are_wanted() && ticket.is_unwatched() {
             let (batch, _) = seal(cut, &mut Plain, Vec::new());

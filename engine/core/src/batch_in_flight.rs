@@ -17,13 +17,15 @@ pub(crate) struct Batch<P, T> {
     /// sent.
     pub(crate) stamp: Option<(ProducerIdentity, Sequence)>,
     pub(crate) attempts: u32,
+    /// Attempts that failed only because of another batch: the retry policy does not count them.
+    pub(crate) excused: u32,
     /// An attempt ended without the broker saying that it did not store it.
     pub(crate) maybe_written: bool,
     pub(crate) moments: Moments,
     /// When it must be settled.
     pub(crate) deadline: Time,
-    pub(crate) first: Option<Cause>,
-    pub(crate) last: Option<Cause>,
+    pub(crate) first: Option<(Time, Cause)>,
+    pub(crate) last: Option<(Time, Cause)>,
 }
 
 /// When what happened to a batch.
@@ -38,19 +40,32 @@ pub struct Moments {
 }
 
 impl<P, T> Batch<P, T> {
-    pub(crate) fn note(&mut self, cause: Cause) {
+    pub(crate) fn note(&mut self, now: Time, cause: Cause) {
         if self.first.is_none() {
-            self.first = Some(cause.clone());
+            self.first = Some((now, cause.clone()));
         }
-        self.last = Some(cause);
+        self.last = Some((now, cause));
     }
 
-    pub(crate) fn failure(&mut self, why: Why) -> Failure {
+    pub(crate) fn failure(&mut self, now: Time, why: Why) -> Failure {
+        let since_ms = |at: Time| {
+            let elapsed = at.since(self.moments.opened);
+            u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX)
+        };
+        let incident = |met: Option<(Time, Cause)>| match met {
+            Some((at, cause)) => (since_ms(at), Some(cause)),
+            None => (0, None),
+        };
+        let (first_after_ms, first) = incident(self.first.take());
+        let (last_after_ms, last) = incident(self.last.take());
         Failure {
             why,
             attempts: self.attempts,
-            first: self.first.take(),
-            last: self.last.take(),
+            first,
+            first_after_ms,
+            last,
+            last_after_ms,
+            after_ms: since_ms(now),
         }
     }
 }

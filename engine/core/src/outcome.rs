@@ -29,18 +29,62 @@ pub enum Verdict {
     Unknown(Failure),
 }
 
-/// Why a batch was not acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}{}{}", Attempts(*.attempts), Because(.last.as_ref()))]
+/// Why a batch was not acknowledged. Its [`source`](core::error::Error::source) is the last cause;
+/// `{:#}` prints all there is in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// What ended it.
     pub why: Why,
     /// How often it was sent.
     pub attempts: u32,
-    /// What the first attempt met.
+    /// What the first attempt that failed met.
     pub first: Option<Cause>,
+    /// When that was, in milliseconds after the batch's first record was appended.
+    pub first_after_ms: u32,
     /// What the last attempt met.
     pub last: Option<Cause>,
+    /// When that was, in milliseconds after the batch's first record was appended.
+    pub last_after_ms: u32,
+    /// When it was given up, in milliseconds after the batch's first record was appended.
+    pub after_ms: u32,
+}
+
+impl Failure {
+    /// The end of a batch of which nothing else is known.
+    #[must_use]
+    pub fn new(why: Why) -> Self {
+        Self {
+            why,
+            attempts: 0,
+            first: None,
+            first_after_ms: 0,
+            last: None,
+            last_after_ms: 0,
+            after_ms: 0,
+        }
+    }
+}
+
+impl core::fmt::Display for Failure {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}{}", self.why, Attempts(self.attempts))?;
+        if !f.alternate() {
+            return Ok(());
+        }
+        if let Some(first) = self.first.as_ref().filter(|_| self.first != self.last) {
+            write!(f, "; first, after {} ms: {first}", self.first_after_ms)?;
+        }
+        if let Some(last) = &self.last {
+            write!(f, "; last, after {} ms: {last}", self.last_after_ms)?;
+        }
+        write!(f, "; given up after {} ms", self.after_ms)
+    }
+}
+
+impl core::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        self.last.as_ref().map(|cause| cause as _)
+    }
 }
 
 struct Attempts(u32);
@@ -52,14 +96,6 @@ impl core::fmt::Display for Attempts {
             1 => f.write_str(" (sent once)"),
             n => write!(f, " (sent {n} times)"),
         }
-    }
-}
-
-struct Because<'a>(Option<&'a Cause>);
-
-impl core::fmt::Display for Because<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.map_or(Ok(()), |cause| write!(f, "; last: {cause}"))
     }
 }
 

@@ -101,10 +101,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(30),
             delivery_timeout: Duration::from_secs(120),
             connect_timeout: Duration::from_secs(10),
-            reconnect: Backoff {
-                initial: Duration::from_millis(50),
-                max: Duration::from_millis(1000),
-            },
+            reconnect: Backoff::new(Duration::from_millis(50), Duration::from_millis(1000)),
             retry: RetryPolicy::default(),
             produce_version_max: 13,
             connections_per_broker: 1,

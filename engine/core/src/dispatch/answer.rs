@@ -165,6 +165,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
         rows: &mut alloc::vec::Vec<Row>,
     ) {
         let broker = self.connections[index].broker;
+        if rows.iter().any(|row| row.code.is_ok()) {
+            self.earn_retries(index);
+        }
         for row in rows.drain(..) {
             let entry = &mut flight.entries[row.entry];
             let lane = entry.lane;
@@ -250,15 +253,15 @@ impl<M: Memory, T> Dispatcher<M, T> {
             }
             ack::Action::RetryMaybeWritten => {
                 batch.maybe_written = true;
-                self.retry(now, id, batch, cause, Again::PastTheLimit);
+                self.retry(now, id, batch, cause, Again::Rested);
             }
             ack::Action::OutOfSequence | ack::Action::NewEpoch => {
                 self.out_of_sequence(now, id, batch, cause);
             }
-            ack::Action::Reject => self.fail(id, batch, Why::Rejected, Some(cause)),
+            ack::Action::Reject => self.fail(now, id, batch, Why::Rejected, Some(cause)),
             ack::Action::Unknown => {
                 batch.maybe_written = true;
-                self.fail(id, batch, Why::Rejected, Some(cause));
+                self.fail(now, id, batch, Why::Rejected, Some(cause));
             }
         }
     }
@@ -304,13 +307,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
             .front()
             .is_some_and(|front| front.ordinal < batch.ordinal);
         if behind && !lane.broken {
-            self.retry(now, id, batch, cause, Again::AtOnce);
+            self.retry(now, id, batch, cause, Again::BehindOthers);
             return;
         }
         lane.broken = true;
         if batch.maybe_written {
             // An earlier attempt may be stored although this one was refused.
-            self.fail(id, batch, Why::SequenceBroken, Some(cause));
+            self.fail(now, id, batch, Why::SequenceBroken, Some(cause));
         } else {
             self.retry(now, id, batch, cause, Again::Rested);
         }

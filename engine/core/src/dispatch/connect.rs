@@ -444,10 +444,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 continue;
             }
             while let Some(batch) = self.lanes[lane].as_mut().and_then(|l| l.queue.pop_front()) {
-                self.fail(id, batch, Why::Unsupported, cause.clone());
+                self.fail(now, id, batch, Why::Unsupported, cause.clone());
             }
             while let Some(batch) = self.draw(now, id, supply) {
-                self.fail(id, batch, Why::Unsupported, cause.clone());
+                self.fail(now, id, batch, Why::Unsupported, cause.clone());
             }
             self.drained(now, id);
         }

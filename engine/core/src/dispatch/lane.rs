@@ -22,6 +22,7 @@ use crate::dispatch::{Action, Backlog, Dispatcher, Supply, Take};
 use crate::id::{LaneId, PartitionId, ProducerIdentity, Sequence};
 use crate::limits;
 use crate::outcome::{Cause, Why};
+use crate::retry::Class;
 use crate::seal::seal;
 use crate::settings::{Acks, Settings};
 use crate::time::Time;
@@ -126,15 +127,15 @@ impl<P, T> Lane<P, T> {
     }
 }
 
-/// When and how long a batch is tried again.
+/// When a batch is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Again {
     /// After a rest.
     Rested,
-    /// After a rest, also when the policy allows no further attempt.
-    PastTheLimit,
-    /// As soon as it can be: another broker, or another place in line, will take it.
+    /// As soon as it can be: another broker will take it.
     AtOnce,
+    /// As soon as what is before it is stored. That it failed is not its own fault.
+    BehindOthers,
 }
 
 impl<M: Memory, T> Dispatcher<M, T> {
@@ -177,6 +178,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                     ordinal,
                     stamp: None,
                     attempts: 0,
+                    excused: 0,
                     maybe_written: false,
                     moments: Moments {
                         opened,
@@ -217,16 +219,19 @@ impl<M: Memory, T> Dispatcher<M, T> {
         cause: Cause,
         again: Again,
     ) {
-        batch.note(cause);
-        let attempts_max = match again {
-            // Its numbers are used up at the broker, most likely: only trying on tells.
-            Again::PastTheLimit if self.settings.idempotent => u32::MAX,
-            _ => self.settings.retry.attempts_max.unwrap_or(u32::MAX),
-        };
+        let class = Class::of(&cause);
+        let (attempts_max, backoff) = self.settings.retry.for_class(class);
+        batch.note(now, cause);
+        batch.excused += u32::from(again == Again::BehindOthers);
+        // What may be stored has used up its numbers at the broker, most likely: only trying on tells.
+        let may_end = !(batch.maybe_written && self.settings.idempotent);
         if batch.deadline <= now {
-            self.fail(id, batch, Why::Expired, None);
-        } else if batch.attempts >= attempts_max {
-            self.fail(id, batch, Why::RetriesExhausted, None);
+            self.fail(now, id, batch, Why::Expired, None);
+        } else if may_end
+            && again != Again::BehindOthers
+            && batch.attempts - batch.excused >= attempts_max
+        {
+            self.fail(now, id, batch, Why::RetriesExhausted, None);
         } else {
             let Some(lane) = self.lanes[id.index()].as_mut() else {
                 return;
@@ -235,18 +240,22 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.timers.set_no_later(Timer::Expiry, batch.deadline);
             lane.put_back(batch);
             // Several batches that come back from one failure are one failure.
-            if again != Again::AtOnce && lane.resting_until <= now {
+            if again == Again::Rested && lane.resting_until <= now {
                 lane.failures = lane.failures.saturating_add(1);
-                let rest = self
-                    .settings
-                    .retry
-                    .backoff
-                    .delay(lane.failures, &mut self.random);
-                lane.resting_until = now + rest;
-                self.resting.push(Reverse((lane.resting_until, id)));
-                self.timers.set_no_later(Timer::Resting, lane.resting_until);
+                let rest = backoff.delay(lane.failures, &mut self.random);
+                self.rest_lane(id, now + rest);
             }
         }
+    }
+
+    /// Nothing of the lane leaves before then.
+    pub(super) fn rest_lane(&mut self, id: LaneId, until: Time) {
+        let Some(lane) = self.lanes[id.index()].as_mut() else {
+            return;
+        };
+        lane.resting_until = until;
+        self.resting.push(Reverse((until, id)));
+        self.timers.set_no_later(Timer::Resting, until);
     }
 
     /// A batch of the lane left the window. Once all are back, what waited for that happens.
@@ -374,6 +383,7 @@ mod tests {
             ordinal,
             stamp: None,
             attempts: 0,
+            excused: 0,
             maybe_written: false,
             moments: Moments {
                 opened: time,

@@ -46,6 +46,7 @@ use crate::buffer::Memory;
 use crate::connection::{Connection, Entry, State};
 use crate::id::{BrokerId, LaneId, ProducerIdentity, TopicId};
 use crate::random::Random;
+use crate::retry::Tokens;
 use crate::settings::Settings;
 use crate::time::Time;
 use crate::timer::{ConnectionTimer, Timer, TimerTable};
@@ -69,6 +70,8 @@ pub(crate) struct TopicEntry {
 struct BrokerEntry {
     id: BrokerId,
     addresses: Vec<SocketAddr>,
+    /// What retries may still take of its time.
+    tokens: Tokens,
 }
 
 /// The decisions of one shard.
@@ -141,6 +144,8 @@ pub struct Counters {
     pub connection_failures: u64,
     /// Epochs started anew after a broken sequence.
     pub epoch_bumps: u64,
+    /// Times a lane's retry waited for the retry budget.
+    pub budget_waits: u64,
 }
 
 impl<M: Memory, T> Dispatcher<M, T> {

@@ -57,13 +57,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
             return true;
         }
         if which == Purge::QueuedAndInFlight {
-            self.purge_in_flight(id);
+            self.purge_in_flight(now, id);
         }
         while let Some(batch) = self.pop_queued(id) {
-            self.fail(id, batch, Why::Purged, None);
+            self.fail(now, id, batch, Why::Purged, None);
         }
         while let Some(batch) = self.draw(now, id, supply) {
-            self.fail(id, batch, Why::Purged, None);
+            self.fail(now, id, batch, Why::Purged, None);
         }
         self.drained(now, id);
         let lane = self.lanes[id.index()].as_ref();
@@ -75,7 +75,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
     }
 
     /// Gives verdicts to what the lane has in flight. The places stay taken.
-    fn purge_in_flight(&mut self, id: LaneId) {
+    fn purge_in_flight(&mut self, now: Time, id: LaneId) {
         let Some(lane) = self.lanes[id.index()].as_mut() else {
             return;
         };
@@ -98,7 +98,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         }
         for mut batch in purged {
             // Its numbers are neither used nor free yet: that is the answer's to say.
-            let failure = batch.failure(Why::Purged);
+            let failure = batch.failure(now, Why::Purged);
             self.settle(id, batch, Verdict::Unknown(failure));
         }
     }
@@ -118,9 +118,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 return;
             }
             ack::Action::RefreshAndRetry | ack::Action::RefreshMaybeWritten => {
-                if !self.follow(now, id, asked, leader) {
-                    self.refresh = true;
-                }
+                self.refresh |= !self.follow(now, id, asked, leader);
             }
             _ => {}
         }

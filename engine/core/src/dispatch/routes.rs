@@ -10,6 +10,7 @@ use crate::health::{Standing, View};
 use crate::id::{BrokerId, LaneId, PartitionId, TopicId};
 use crate::limits;
 use crate::metadata::{Cluster, is_news};
+use crate::retry::Tokens;
 use crate::time::Time;
 use crate::timer::{ConnectionTimer, Timer};
 
@@ -109,6 +110,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.brokers.push(BrokerEntry {
                 id,
                 addresses: addresses.to_vec(),
+                tokens: Tokens::FULL,
             });
             for _ in 0..per_broker {
                 self.connections.push(Connection::new(id));

@@ -88,6 +88,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let mut bytes = limits::REQUEST_HEAD_BYTES_MAX + self.settings.client_id.len();
         let mut slab = limits::REQUEST_HEAD_BYTES_MAX + self.settings.client_id.len();
         self.connections[index].gathered.calm();
+        // What is tried again in one request is one retry.
+        let mut paid = false;
         for _ in 0..self.connections[index].ready.len() {
             let Some(id) = self.connections[index].ready.pop_front() else {
                 break;
@@ -99,6 +101,16 @@ impl<M: Memory, T> Dispatcher<M, T> {
             if !lane.eligible(now, &self.settings) {
                 continue;
             }
+            let again = lane.queue.front().is_some_and(|batch| batch.attempts > 0);
+            if again && !paid {
+                if let Err(until) = self.pay_for_retry(now, index) {
+                    self.counters.budget_waits += 1;
+                    self.rest_lane(id, until);
+                    continue;
+                }
+                paid = true;
+            }
+            let lane = self.lanes[id.index()].as_mut().expect("looked at above");
             let batch = match lane.queue.pop_front() {
                 Some(batch) => batch,
                 None => match self.draw(now, id, supply) {
@@ -110,7 +122,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             if batch.deadline <= now + self.connections[index].answer_takes() {
                 // Too late for an answer. Sent all the same it would miss its deadline in flight, which
                 // ends the connection and with it the chances of all others.
-                self.fail(id, batch, Why::Expired, None);
+                self.fail(now, id, batch, Why::Expired, None);
                 self.drained(now, id);
                 continue;
             }
@@ -129,7 +141,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 self.list(now, id);
                 break;
             }
-            let Some(batch) = self.acceptable(id, batch, version) else {
+            let Some(batch) = self.acceptable(now, id, batch, version) else {
                 self.drained(now, id);
                 continue;
             };
@@ -146,6 +158,24 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.list(now, id);
         }
         entries
+    }
+
+    /// Takes what a request with retries costs from the broker's budget, or says when there will be
+    /// enough.
+    fn pay_for_retry(&mut self, now: Time, index: usize) -> Result<(), Time> {
+        let Some(budget) = self.settings.retry.budget else {
+            return Ok(());
+        };
+        let broker = index / self.settings.connections_per_broker;
+        self.brokers[broker].tokens.take(now, &budget)
+    }
+
+    /// A request was acknowledged: that counts for the broker's retries.
+    pub(super) fn earn_retries(&mut self, index: usize) {
+        if let Some(budget) = self.settings.retry.budget {
+            let broker = index / self.settings.connections_per_broker;
+            self.brokers[broker].tokens.earn(&budget);
+        }
     }
 
     /// Puts batches that were drawn for a request back to their places.
@@ -166,6 +196,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
     /// Ends a batch that this broker would misread.
     fn acceptable(
         &mut self,
+        now: Time,
         id: LaneId,
         batch: Batch<M::Piece, T>,
         version: i16,
@@ -177,6 +208,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             let broker = self.connections[connection].broker;
             let what = "it is too old for zstd (Kafka 2.1 is the first to read it)".into();
             self.fail(
+                now,
                 id,
                 batch,
                 Why::Unsupported,

@@ -33,7 +33,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 self.connections[connection].trouble.clone()
             });
             while let Some(batch) = self.lanes[index].as_mut().and_then(|l| l.pop_expired(now)) {
-                self.fail(id, batch, Why::Expired, None);
+                self.fail(now, id, batch, Why::Expired, None);
             }
             loop {
                 // What is known of a lane's oldest record can only be too old.
@@ -49,7 +49,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 let Some(batch) = self.draw(now, id, supply) else {
                     break;
                 };
-                self.fail(id, batch, Why::Expired, cause.clone());
+                self.fail(now, id, batch, Why::Expired, cause.clone());
             }
             if let Some(front) = self.lanes[index]
                 .as_ref()
@@ -66,15 +66,16 @@ impl<M: Memory, T> Dispatcher<M, T> {
     /// have been stored.
     pub(super) fn fail(
         &mut self,
+        now: Time,
         id: LaneId,
         mut batch: Batch<M::Piece, T>,
         why: Why,
         cause: Option<Cause>,
     ) {
         if let Some(cause) = cause {
-            batch.note(cause);
+            batch.note(now, cause);
         }
-        let failure = batch.failure(why);
+        let failure = batch.failure(now, why);
         self.settle_failed(id, batch, failure);
     }
 
@@ -142,17 +143,17 @@ impl<M: Memory, T> Dispatcher<M, T> {
                         continue;
                     };
                     batch.maybe_written = true;
-                    self.fail(entry.lane, batch, Why::Closed, None);
+                    self.fail(now, entry.lane, batch, Why::Closed, None);
                 }
             }
         }
         for index in 0..self.lanes.len() {
             let id = LaneId(u32::try_from(index).unwrap_or(u32::MAX));
             while let Some(batch) = self.lanes[index].as_mut().and_then(|l| l.queue.pop_front()) {
-                self.fail(id, batch, Why::Closed, None);
+                self.fail(now, id, batch, Why::Closed, None);
             }
             while let Some(batch) = self.draw(now, id, supply) {
-                self.fail(id, batch, Why::Closed, None);
+                self.fail(now, id, batch, Why::Closed, None);
             }
         }
     }
@@ -177,10 +178,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 message: None,
             };
             while let Some(batch) = self.lanes[index].as_mut().and_then(|l| l.queue.pop_front()) {
-                self.fail(id, batch, Why::Rejected, Some(cause.clone()));
+                self.fail(now, id, batch, Why::Rejected, Some(cause.clone()));
             }
             while let Some(batch) = self.draw(now, id, supply) {
-                self.fail(id, batch, Why::Rejected, Some(cause.clone()));
+                self.fail(now, id, batch, Why::Rejected, Some(cause.clone()));
             }
             self.drained(now, id);
         }

@@ -66,10 +66,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn new(nodes: i32) -> Self {
-        let backoff = Backoff {
-            initial: ms(50),
-            max: ms(1000),
-        };
+        let backoff = Backoff::new(ms(50), ms(1000));
         Self {
             seed: 1,
             settings: Settings {
@@ -82,10 +79,7 @@ impl Setup {
                 connect_timeout: ms(10_000),
                 request_timeout: ms(30_000),
                 reconnect: backoff,
-                refresh: Backoff {
-                    initial: ms(100),
-                    max: ms(1000),
-                },
+                refresh: Backoff::default(),
                 metadata_max_age: ms(300_000),
                 topic_timeout: ms(30_000),
                 auto_create: false,
