@@ -68,6 +68,8 @@ fn their_decompress(codec: Codec, compressed: &[u8]) -> Vec<u8> {
     .unwrap()
 }
 
+/// For every codec, sizes of 1 to 200,000 bytes, text and noise, in pieces of any length: our
+/// reader and an independent one give the same bytes back, at most 1000 bytes larger.
 #[test]
 fn w7_any_size_is_read_back_by_us_and_by_others() {
     let sizes = [1, 100, 32_767, 32_768, 32_769, 65_536, 65_537, 200_000];
@@ -90,6 +92,8 @@ fn w7_any_size_is_read_back_by_us_and_by_others() {
     }
 }
 
+/// Noise and single bytes are left as they are; an output as large as its limit is given, a limit
+/// one byte less is "not worth it".
 #[test]
 fn w7_incompressible_and_tiny_bodies_are_not_worth_it_and_the_limit_is_exact() {
     for codec in CODECS {
@@ -266,6 +270,8 @@ fn compressions_are_read_and_refused_from_text() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
+    /// Any body, cut into any pieces, is what our reader and an independent one get out of it, for
+    /// every codec.
     #[test]
     fn w7_any_body_is_read_back(
         body in proptest::collection::vec(0..20_u8, 0..5000), piece_len in 1..6000_usize,

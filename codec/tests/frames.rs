@@ -26,6 +26,8 @@ fn framed(frame: &[u8]) -> Vec<u8> {
     [&len.to_be_bytes(), frame].concat()
 }
 
+/// Lengths of -1, MIN, 0, 3, cap + 1 and MAX are an error at their fourth byte, without memory, and
+/// nothing is read from the stream any more.
 #[test]
 fn h1_impossible_lengths_are_refused_at_their_fourth_byte() {
     let too_large = |len| FrameError::TooLarge { len, cap: CAP };
@@ -63,6 +65,7 @@ fn h1_impossible_lengths_are_refused_at_their_fourth_byte() {
     }
 }
 
+/// A message that claims 1 GiB holds at most what was received and a quarter, or 64 KiB, more.
 #[test]
 fn h1_memory_follows_the_bytes_received_not_the_length() {
     let cap = 1 << 30;
@@ -134,6 +137,7 @@ proptest! {
         prop_assert_eq!(deframer.buffered(), 0);
     }
 
+    /// Any bytes in any chunks: no panic, and memory within what was received and 64 KiB.
     #[test]
     fn h1_any_bytes(bytes in proptest::collection::vec(prop_oneof![Just(0_u8), any::<u8>()], 0..200), chunk in 1..50_usize) {
         let mut deframer = Deframer::new(1000);

@@ -229,6 +229,7 @@ fn messages() -> Vec<Message> {
     all
 }
 
+/// Every message in every version, cut at every byte, is an error.
 #[test]
 fn h2_a_message_cut_anywhere_is_a_clean_error() {
     for Message {
@@ -248,6 +249,8 @@ fn h2_a_message_cut_anywhere_is_a_clean_error() {
     }
 }
 
+/// Hostile counts and lengths put in at every offset of every message take less than 16 KiB
+/// (counting allocator).
 #[test]
 fn h3_hostile_numbers_at_any_offset_take_no_memory() {
     let mut hostile: Vec<Vec<u8>> = Vec::new();
@@ -287,6 +290,8 @@ fn h3_hostile_numbers_at_any_offset_take_no_memory() {
     }
 }
 
+/// Negative, null and too large counts of arrays and strings, classic and compact, are errors where
+/// they may not be.
 #[test]
 fn h3_counts_are_checked_before_memory_is_taken() {
     let lengths = [
@@ -341,6 +346,7 @@ fn h3_counts_are_checked_before_memory_is_taken() {
     ));
 }
 
+/// 10,001 brokers and 100,001 partitions are refused though all their bytes were sent.
 #[test]
 fn h3_caps_hold_even_when_the_bytes_are_there() {
     // 10,001 brokers, all of them really sent.
@@ -376,6 +382,8 @@ fn h3_caps_hold_even_when_the_bytes_are_there() {
     ));
 }
 
+/// Tags unsorted, twice, 2^32-1 of them, longer than what is left, or over-long are each their own
+/// error.
 #[test]
 fn h4_tagged_fields_are_bounded_and_rise() {
     let read = |bytes: &[u8]| {
@@ -417,6 +425,7 @@ fn h4_tagged_fields_are_bounded_and_rise() {
     ));
 }
 
+/// Every bit of every message flipped, one at a time: no panic.
 #[test]
 fn h12_every_single_bit_flip_is_read_or_refused() {
     for Message { example, read, .. } in messages() {
@@ -429,6 +438,7 @@ fn h12_every_single_bit_flip_is_read_or_refused() {
 }
 
 proptest! {
+    /// Any bytes read as any message: no panic, less than 16 KiB of memory.
     #[test]
     fn h2_any_bytes_are_read_or_refused(bytes in proptest::collection::vec(
         prop_oneof![Just(0_u8), Just(1), Just(2), any::<u8>()], 0..200,

@@ -52,6 +52,8 @@ fn read<'a, T>(bytes: &'a [u8], read: impl FnOnce(&mut Reader<'a>) -> Result<T, 
 
 // ---- Headers ------------------------------------------------------------------------------
 
+/// Headers with client ids of 0, 127, 128, 271 and 32,767 bytes, classic and flexible, are byte for
+/// byte the kafka-protocol crate's, and are read back.
 #[test]
 fn w1_request_headers_with_client_ids_of_any_length() {
     let ids = [
@@ -248,6 +250,8 @@ fn api_versions_responses() {
     }
 }
 
+/// A refusal in the format of v0 is read whatever version was asked, with its hint; without a hint
+/// there is none.
 #[test]
 fn w8_a_refusal_comes_in_the_format_of_v0() {
     let hint = ApiVersion::default().with_api_key(18).with_max_version(3);
@@ -275,6 +279,8 @@ fn w8_a_refusal_comes_in_the_format_of_v0() {
     assert_eq!(refusal.range(ApiKey::API_VERSIONS), None);
 }
 
+/// The newest version both sides know is picked; ranges that do not meet, and missing APIs, give
+/// none.
 #[test]
 fn w9_versions_are_picked_from_what_both_know() {
     let response = |min, max| api_versions::Response {
@@ -304,6 +310,7 @@ fn w9_versions_are_picked_from_what_both_know() {
     }
 }
 
+/// Whatever the name, what is sent matches the broker's pattern; good names stay as they are.
 #[test]
 fn w2_software_names_are_sanitised_to_the_brokers_pattern() {
     let good = |text: &str| {
@@ -840,6 +847,7 @@ fn reading_a_produce_response_takes_no_memory() {
 
 // ---- What newer brokers add ---------------------------------------------------------------
 
+/// Unknown tagged fields at every level, and bytes behind the end, change nothing of what is read.
 #[test]
 fn w10_unknown_tagged_fields_and_trailing_bytes_are_skipped() {
     let junk = || Bytes::from_static(b"from the future");

@@ -66,6 +66,8 @@ fn check_uvarint(value: u32) {
     assert_eq!(Reader::new(&ours[..len]).uvarint("value"), Ok(value));
 }
 
+/// At every power of two and beside it, MIN and MAX: the bytes of the plainest writer, the length
+/// foretold, read back.
 #[test]
 fn w4_varint_boundaries() {
     for value in corners() {
@@ -87,6 +89,7 @@ fn w4_varint_boundaries() {
     }
 }
 
+/// The vectors of Kafka's ByteUtilsTest, byte for byte.
 #[test]
 fn w4_java_byteutils_vectors() {
     // From Kafka's ByteUtilsTest.
@@ -113,6 +116,7 @@ fn w4_java_byteutils_vectors() {
     }
 }
 
+/// Encodings longer or wider than they may be are a varint error, cut ones a truncation.
 #[test]
 fn w4_over_long_and_over_wide_encodings_are_refused() {
     let malformed = Err(DecodeError::Varint { what: "value" });
@@ -142,6 +146,7 @@ fn w4_over_long_and_over_wide_encodings_are_refused() {
 }
 
 proptest! {
+    /// Any value: the bytes of the plainest writer, read back.
     #[test]
     fn w4_any_value(long: i64, int: i32, unsigned: u32) {
         check_varlong(long);
@@ -149,6 +154,7 @@ proptest! {
         check_uvarint(unsigned);
     }
 
+    /// Any bytes that are read as a varint are exactly what writing that value gives.
     #[test]
     fn h4_any_bytes_read_as_what_writes_them(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
         let mut reader = Reader::new(&bytes);

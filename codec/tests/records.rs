@@ -162,6 +162,7 @@ fn golden_batches() -> Vec<(Codec, Vec<u8>)> {
         .collect()
 }
 
+/// A batch is byte for byte the one Kafka's Java client wrote of the same records.
 #[test]
 fn w5_golden_batch_is_java_byte_for_byte() {
     let (codec, java) = golden_batches().remove(0);
@@ -172,6 +173,7 @@ fn w5_golden_batch_is_java_byte_for_byte() {
     );
 }
 
+/// Java's batches of all five codecs: the CRC holds, header and records are as written.
 #[test]
 fn w5_golden_batches_of_every_codec_are_read() {
     let golden = golden_batches();
@@ -241,6 +243,7 @@ fn any_record(max_len: usize) -> impl Strategy<Value = Owned> {
 }
 
 proptest! {
+    /// Any records, with null and empty parts and any headers, are read back as they were.
     #[test]
     fn w3_any_records_are_read_back(records in proptest::collection::vec(any_record(200), 1..20)) {
         let header = BatchHeader {
@@ -251,6 +254,7 @@ proptest! {
         prop_assert_eq!(read_back(&batch(&header, &records)), records);
     }
 
+    /// Any batch is byte for byte the kafka-protocol crate's.
     #[test]
     fn w5_any_batch_equals_kafka_protocol(
         mut records in proptest::collection::vec(any_record(100), 1..20),
@@ -275,6 +279,7 @@ proptest! {
         prop_assert_eq!(&batch(&header, &records)[..], &their_batch(&header, &records)[..]);
     }
 
+    /// The size foretold for any record is the size written.
     #[test]
     fn w6_size_is_exact(record in any_record(2_000), delta: i64, offset: i32) {
         let (key, value, headers) =
@@ -288,6 +293,7 @@ proptest! {
         prop_assert_eq!((view.timestamp_delta, view.offset_delta), (delta, offset));
     }
 
+    /// Batches with a byte changed and cut anywhere: no panic.
     #[test]
     fn h2_changed_batches_do_not_panic(
         records in proptest::collection::vec(any_record(50), 1..5),
@@ -316,6 +322,8 @@ proptest! {
     }
 }
 
+/// 1000 headers with empty and repeated names, null and empty values, and null against empty keys
+/// and values are read back in order.
 #[test]
 fn w3_null_is_not_empty_and_headers_keep_order_and_duplicates() {
     let headers = (0..1000).map(|n| match n % 3 {
@@ -342,6 +350,8 @@ fn w3_null_is_not_empty_and_headers_keep_order_and_duplicates() {
     assert_eq!(read_back(&batch(&header, &records)), records);
 }
 
+/// Around every length at which a length field grows by a byte, the size foretold is the size
+/// written.
 #[test]
 fn w6_sizes_step_where_the_length_fields_grow() {
     // The length field grows at bodies of 64 and 8192 bytes, the value's at values of as many.
@@ -362,6 +372,7 @@ fn w6_sizes_step_where_the_length_fields_grow() {
     }
 }
 
+/// Timestamps before, a day from and the whole range from the first are read back.
 #[test]
 fn w12_timestamp_deltas_of_any_sign_and_size() {
     let day = 86_400_000;
@@ -475,6 +486,7 @@ fn combining_agrees_with_reading_for_lengths_with_every_digit() {
     }
 }
 
+/// A batch cut at any byte is an error, and so is one byte too many.
 #[test]
 fn h2_a_batch_cut_anywhere_is_refused() {
     let bytes = batch(&golden_header(Attributes::default()), &golden_records());
@@ -491,6 +503,8 @@ fn h2_a_batch_cut_anywhere_is_refused() {
     );
 }
 
+/// More or fewer records than counted, impossible lengths and header counts are errors, and the
+/// first error ends the reading.
 #[test]
 fn h3_records_with_impossible_counts_are_refused() {
     fn body(bytes: &[u8], count: i32) -> Result<RecordView<'_>, DecodeError> {
@@ -520,6 +534,7 @@ fn h3_records_with_impossible_counts_are_refused() {
     );
 }
 
+/// Other formats than v2 and codecs from 5 on are refused.
 #[test]
 fn h3_old_formats_and_unknown_codecs_are_refused() {
     let mut bytes = batch(&golden_header(Attributes::default()), &golden_records());

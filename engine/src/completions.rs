@@ -184,6 +184,7 @@ impl CompletionQueue {
 mod tests {
     use super::*;
 
+    /// Room is given out again when the queue is drained, not before.
     #[test]
     fn g5_a_queue_nobody_drains_stays_bounded() {
         let queue = Arc::new(CompletionQueue::new(2));

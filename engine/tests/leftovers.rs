@@ -38,8 +38,10 @@ fn descriptors() -> BTreeMap<String, usize> {
     counts
 }
 
+/// After closing, dropping with records nobody settles, and with a stopped and a paused broker: no
+/// thread of ours, and the descriptors of before.
 #[test]
-fn a_dropped_producer_leaves_no_thread_and_no_descriptor() {
+fn c7_a_dropped_producer_leaves_no_thread_and_no_descriptor() {
     let before = {
         // Once, for what the process keeps for good.
         let server = Server::start(ServerConfig::default()).expect("a free port");

@@ -293,7 +293,7 @@ fn stream(topic: &Topic, count: usize, size: usize, seed: u64, history: &mut His
 
 /// Once, on the newest version: a million records of 100 B.
 #[test]
-fn a_million_records() {
+fn a5_w5_a_million_records() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let count = if environment("RINGPOST_KAFKA_VERSION").starts_with("4.") {
         1_000_000
@@ -320,7 +320,7 @@ fn a_million_records() {
 
 /// Every Produce version that the broker speaks, one after the other into one topic.
 #[test]
-fn every_produce_version() {
+fn w5_every_produce_version() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let newest = match environment("RINGPOST_KAFKA_VERSION").as_str() {
         version if version.starts_with("3.6") => 9,
@@ -355,7 +355,7 @@ fn every_produce_version() {
 
 /// What a real broker says to bad input, and how it is told.
 #[test]
-fn refusals() {
+fn m3_b3_refusals() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let producer = Producer::builder()
         .bootstrap(environment("RINGPOST_BOOTSTRAP"))
@@ -373,7 +373,7 @@ fn refusals() {
     assert!(matches!(error, TopicError::Unknown { .. }), "{error}");
 
     // Larger than the topic takes, though not than we do: the broker's refusal is that record's.
-    let topic_name = fresh("refusals");
+    let topic_name = fresh("m3_b3_refusals");
     create(&topic_name);
     let producer = Producer::builder()
         .bootstrap(environment("RINGPOST_BOOTSTRAP"))

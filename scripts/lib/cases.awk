@@ -9,6 +9,7 @@ BEGIN {
   place("engine/core/tests/", "pretend time: core and broker model as two ends", "cargo test -p ringpost-core")
   place("engine/simulator/", "pretend time: core and broker model as two ends", "cargo test -p ringpost-simulator")
   place("engine/memory/", "memory alone", "cargo test -p ringpost-memory")
+  place("engine/memory/src/interleavings.rs", "every interleaving (loom)", "scripts/test models")
   place("engine/src/", "the engine's parts", "cargo test -p ringpost --lib")
   place("engine/src/driver/", "real sockets: ring, ring with tiny queues, epoll", "cargo test -p ringpost --lib driver")
   place("engine/tests/", "real sockets: engine and broker model, both drivers", "cargo test -p ringpost")

@@ -165,6 +165,7 @@ mod tests {
         }
     }
 
+    /// A hint leads to its version, none to 0, one not below ours is an error.
     #[test]
     fn w8_a_refused_version_leads_to_one_strictly_lower_one() {
         let asked = Handshake::new(4, 7);
@@ -184,6 +185,7 @@ mod tests {
         );
     }
 
+    /// The error names the API that is missing, or both ranges.
     #[test]
     fn w9_a_missing_or_too_old_api_is_named() {
         let Ok(Answer::Done(offered)) =
@@ -197,6 +199,7 @@ mod tests {
         assert!(old.contains("0 to 2") && old.contains("3 to 4"), "{old}");
     }
 
+    /// An answer to ApiVersions with another id, noise or nothing is an error.
     #[test]
     fn h6_a_foreign_correlation_id_and_garbage_are_refused() {
         let good = offering(ErrorCode::NONE, 0, 4);

@@ -62,6 +62,7 @@ pub fn is_news(new: i32, old: i32) -> bool {
 mod tests {
     use super::*;
 
+    /// An older epoch is no news; -1, of a broker that tells none, is.
     #[test]
     fn m9_an_older_leader_epoch_is_ignored() {
         assert!(is_news(5, 5));

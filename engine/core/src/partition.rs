@@ -172,6 +172,7 @@ mod tests {
         }
     }
 
+    /// The check value of CRC-32, and the partition librdkafka's "consistent" makes of it.
     #[test]
     fn b7_crc32_golden_value() {
         // The check value of CRC-32/ISO-HDLC.
@@ -201,6 +202,7 @@ mod tests {
         }
     }
 
+    /// The same partition until a batch's bytes went there and the batch was cut, then another.
     #[test]
     fn b7_sticky_stays_for_a_batch_and_then_moves() {
         let mut sticky = Sticky::new(1);
@@ -215,6 +217,7 @@ mod tests {
         assert_ne!(sticky.choose(&Lanes(6, &[])), first);
     }
 
+    /// At twice a batch's bytes another partition, and not a byte before.
     #[test]
     fn b7_sticky_leaves_at_twice_the_batch_even_if_never_cut() {
         let mut sticky = Sticky::new(1);
@@ -225,6 +228,7 @@ mod tests {
         assert_ne!(sticky.choose(&Lanes(2, &[])), first);
     }
 
+    /// An unusable partition is left at once; when none is usable any is taken.
     #[test]
     fn b7_sticky_leaves_an_unusable_partition_at_once_and_takes_any_when_all_are() {
         let mut sticky = Sticky::new(7);

@@ -478,6 +478,7 @@ mod tests {
         assert_eq!(RetryPolicy::default().schedule(4).take(500).count(), 500);
     }
 
+    /// Each class's attempts and back-off are its rule's, or the policy's where it has none.
     #[test]
     fn r1_a_class_with_a_rule_of_its_own() {
         let own = Backoff::new(Duration::from_millis(1), Duration::from_millis(2));

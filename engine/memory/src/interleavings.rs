@@ -113,8 +113,9 @@ fn at_most_one_of_two_holders_writes_again() {
     });
 }
 
+/// In every interleaving the waiter gets the memory that was released.
 #[test]
-fn a_release_is_never_lost_on_a_waiter_that_comes_or_goes() {
+fn g2_a_release_is_never_lost_on_a_waiter_that_comes_or_goes() {
     loom::model(|| {
         let pool = pool(1);
         let held = pool.try_take(1).expect("free");

@@ -432,8 +432,9 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
+    /// After every operation memory in use is what the model says, and within the budget.
     #[test]
-    fn any_operations_agree_with_the_model(ops in prop::collection::vec(op(), 1..200)) {
+    fn g1_any_operations_agree_with_the_model(ops in prop::collection::vec(op(), 1..200)) {
         let mut model = Model::new();
         for op in ops {
             model.apply(op);

@@ -310,8 +310,9 @@ mod tests {
         pool.invariants();
     }
 
+    /// Bytes of a released segment read as poison.
     #[test]
-    fn released_memory_is_poisoned_in_tests() {
+    fn g6_released_memory_is_poisoned_in_tests() {
         let pool = Pool::new(4096, 4096).expect("a pool");
         let mut segment = pool.try_take(1).expect("free");
         assert!(

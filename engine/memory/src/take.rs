@@ -249,8 +249,9 @@ mod tests {
         );
     }
 
+    /// Served in the order they came; a newcomer that would fit waits behind them.
     #[test]
-    fn waiters_are_served_in_order_and_nobody_overtakes() {
+    fn g2_waiters_are_served_in_order_and_nobody_overtakes() {
         let pool = Pool::new(8192, 8192).expect("a pool");
         let wakes = Arc::new(Count::default());
         let small = pool.try_take(1).expect("free");
@@ -295,8 +296,9 @@ mod tests {
         pool.invariants();
     }
 
+    /// The next in line is woken and served with what the dropped one would have had.
     #[test]
-    fn dropping_a_waiter_passes_its_turn_and_its_memory_on() {
+    fn g2_dropping_a_waiter_passes_its_turn_and_its_memory_on() {
         let pool = Pool::new(8192, 8192).expect("a pool");
         let wakes = Arc::new(Count::default());
         let small = pool.try_take(1).expect("free");
@@ -328,8 +330,9 @@ mod tests {
         drop(held);
     }
 
+    /// TooLarge at once, not behind the line.
     #[test]
-    fn too_large_fails_at_once_even_while_others_wait() {
+    fn g4_too_large_fails_at_once_even_while_others_wait() {
         let pool = Pool::new(8192, 4096).expect("a pool");
         let wakes = Arc::new(Count::default());
         let large = ready(poll(&mut pool.take(4097, NEVER), &wakes));
@@ -345,8 +348,9 @@ mod tests {
         assert!(pool.take_blocking(usize::MAX, Duration::MAX).is_err());
     }
 
+    /// Those whose time is over fail, the rest are served in order.
     #[test]
-    fn expire_fails_those_who_are_due_and_serves_the_rest() {
+    fn g2_expire_fails_those_who_are_due_and_serves_the_rest() {
         let pool = Pool::new(8192, 8192).expect("a pool");
         let wakes = Arc::new(Count::default());
         let small = pool.try_take(1).expect("free");
@@ -373,8 +377,9 @@ mod tests {
         assert_eq!(pool.next_deadline_ns(), None);
     }
 
+    /// Waiters and newcomers get Closed; segments that are out stay good.
     #[test]
-    fn close_fails_waiters_and_newcomers_and_leaves_segments() {
+    fn g2_c1_close_fails_waiters_and_newcomers_and_leaves_segments() {
         let pool = Pool::new(4096, 4096).expect("a pool");
         let wakes = Arc::new(Count::default());
         let mut held = pool.try_take(1).expect("free");
@@ -401,8 +406,9 @@ mod tests {
         }
     }
 
+    /// The others in line are woken and served.
     #[test]
-    fn a_waker_that_panics_costs_nobody_his_turn() {
+    fn g2_a_waker_that_panics_costs_nobody_his_turn() {
         let pool = Pool::new(8192, 8192).expect("a pool");
         let held = pool.try_take(8192).expect("free");
         let bad = Waker::from(Arc::new(Bad));

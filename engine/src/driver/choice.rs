@@ -170,8 +170,10 @@ mod tests {
         assert_eq!(result, 0, "PR_SET_SECCOMP");
     }
 
+    /// Refused by seccomp, missing, too old or out of lockable memory: epoll, with the reason; the
+    /// ring alone is that error.
     #[test]
-    fn without_io_uring_auto_is_epoll_and_says_why() {
+    fn x6_without_io_uring_auto_is_epoll_and_says_why() {
         for (errno, cause) in [
             (libc::EPERM, "seccomp"),
             (libc::ENOSYS, "has no io_uring"),

@@ -77,27 +77,27 @@ against_every_driver! {
     connects_and_sees_the_peer_leave
     connects_over_ipv6
     a_refused_connect_fails_once
-    close_right_after_connect_is_silent
-    close_while_the_peer_does_not_answer
-    no_descriptor_left_fails_the_connect
-    more_connections_than_queue_entries
-    a_slow_reader_gets_every_byte
-    more_pieces_than_one_call_takes
-    pieces_of_one_byte
+    z2_close_right_after_connect_is_silent
+    z2_n11_close_while_the_peer_does_not_answer
+    x4_no_descriptor_left_fails_the_connect
+    z1_more_connections_than_queue_entries
+    z1_n4_a_slow_reader_gets_every_byte
+    z1_more_pieces_than_one_call_takes
+    z1_n4_pieces_of_one_byte
     many_frames_one_after_the_other
-    receives_more_than_the_buffers_hold
-    receives_on_many_connections_at_once
+    z4_receives_more_than_the_buffers_hold
+    z4_receives_on_many_connections_at_once
     both_directions_at_once
     last_words_come_before_the_end
-    reset_in_the_middle_of_a_frame
-    orderly_end_in_the_middle_of_a_frame
+    n1_reset_in_the_middle_of_a_frame
+    n2_orderly_end_in_the_middle_of_a_frame
     a_frame_for_a_connection_that_ended_comes_back
-    close_with_a_frame_in_the_kernel
-    a_slot_serves_again_at_once
-    an_old_name_does_not_reach_the_new_connection
-    connections_come_and_go
-    drop_brings_all_memory_back
-    a_panicking_callback_does_not_hang_the_drop
+    z2_g6_close_with_a_frame_in_the_kernel
+    z5_a_slot_serves_again_at_once
+    z5_an_old_name_does_not_reach_the_new_connection
+    z2_z5_connections_come_and_go
+    z5_drop_brings_all_memory_back
+    z5_a_panicking_callback_does_not_hang_the_drop
     a_wake_before_the_wait_ends_it
     wakes_are_never_lost
     wakes_come_through_a_flood
@@ -456,7 +456,8 @@ fn a_refused_connect_fails_once<M: Make>() {
     rig.finish();
 }
 
-fn close_right_after_connect_is_silent<M: Make>() {
+/// Closes that race their connects: no event of any of them, and nothing left with the driver.
+fn z2_close_right_after_connect_is_silent<M: Make>() {
     let mut rig = Rig::<M>::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     for generation in 1..50 {
@@ -473,7 +474,9 @@ fn close_right_after_connect_is_silent<M: Make>() {
     rig.finish();
 }
 
-fn close_while_the_peer_does_not_answer<M: Make>() {
+/// With the peer's accept queue full: closed connects are silent, and their slots serve again at
+/// once.
+fn z2_n11_close_while_the_peer_does_not_answer<M: Make>() {
     let mut rig = Rig::<M>::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     // SAFETY: listen(2) takes no pointers. A second call changes the length of the queue.
@@ -503,12 +506,12 @@ fn close_while_the_peer_does_not_answer<M: Make>() {
 }
 
 /// Runs in a child process: the limit is the whole process's.
-fn no_descriptor_left_fails_the_connect<M: Make>() {
+fn x4_no_descriptor_left_fails_the_connect<M: Make>() {
     const CHILD: &str = "RINGPOST_TEST_NO_DESCRIPTORS";
     if std::env::var_os(CHILD).is_none() {
         let (_, module) = module_path!().split_once("::").expect("a module");
         let test = format!(
-            "{module}::{}::no_descriptor_left_fails_the_connect",
+            "{module}::{}::x4_no_descriptor_left_fails_the_connect",
             M::NAME
         );
         let output = Command::new(std::env::current_exe().expect("this test"))
@@ -560,7 +563,9 @@ fn descriptor_limit(new: Option<libc::rlim_t>) -> libc::rlim_t {
     limit.rlim_cur
 }
 
-fn more_connections_than_queue_entries<M: Make>() {
+/// 300 connections through queues of two and four entries: every connect, send and receive is
+/// reported, every byte arrives.
+fn z1_more_connections_than_queue_entries<M: Make>() {
     const COUNT: u16 = 300;
     let mut rig = Rig::<M>::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
@@ -607,7 +612,8 @@ fn more_connections_than_queue_entries<M: Make>() {
 
 // Sending.
 
-fn a_slow_reader_gets_every_byte<M: Make>() {
+/// Many short sends: the peer gets every byte in order, and the count of bytes sent is exact.
+fn z1_n4_a_slow_reader_gets_every_byte<M: Make>() {
     let mut rig = Rig::<M>::new();
     let mut peer = rig.open(A, &small_buffers());
     let shapes: [&[usize]; 6] = [
@@ -640,7 +646,8 @@ fn a_slow_reader_gets_every_byte<M: Make>() {
     rig.finish();
 }
 
-fn more_pieces_than_one_call_takes<M: Make>() {
+/// Frames of 1023 to 5000 pieces arrive whole: more than one call's vectors.
+fn z1_more_pieces_than_one_call_takes<M: Make>() {
     for count in [1_023, 1_024, 1_025, 2_048, 5_000] {
         let mut rig = Rig::<M>::new();
         let mut peer = rig.open(A, &usual());
@@ -653,7 +660,8 @@ fn more_pieces_than_one_call_takes<M: Make>() {
     }
 }
 
-fn pieces_of_one_byte<M: Make>() {
+/// 20,000 pieces of a byte arrive in order through a tiny send buffer.
+fn z1_n4_pieces_of_one_byte<M: Make>() {
     let mut rig = Rig::<M>::new();
     let mut peer = rig.open(A, &small_buffers());
     let reading = thread::spawn(move || read_pattern(&mut peer, 20_000));
@@ -689,7 +697,8 @@ fn many_frames_one_after_the_other<M: Make>() {
 
 // Receiving.
 
-fn receives_more_than_the_buffers_hold<M: Make>() {
+/// 8 MiB through a few receive buffers: no byte lost or repeated, and then the end.
+fn z4_receives_more_than_the_buffers_hold<M: Make>() {
     const LEN: usize = 8 << 20;
     let mut rig = Rig::<M>::new();
     let mut peer = rig.open(A, &usual());
@@ -704,7 +713,8 @@ fn receives_more_than_the_buffers_hold<M: Make>() {
     rig.finish();
 }
 
-fn receives_on_many_connections_at_once<M: Make>() {
+/// Twenty connections and two receive buffers: ENOBUFS is seen, every byte arrives in order.
+fn z4_receives_on_many_connections_at_once<M: Make>() {
     const LEN: usize = 300_000;
     const COUNT: u16 = 20;
     let mut rig = Rig::<M>::new();
@@ -775,7 +785,9 @@ fn last_words_come_before_the_end<M: Make>() {
     rig.finish();
 }
 
-fn reset_in_the_middle_of_a_frame<M: Make>() {
+/// A reset after 0 to 100,000 bytes: closed with its error, the frame comes back once, none is left
+/// in the kernel.
+fn n1_reset_in_the_middle_of_a_frame<M: Make>() {
     for read in [0, 1, 1_000, 100_000] {
         let mut rig = Rig::<M>::new();
         let mut peer = rig.open(A, &small_buffers());
@@ -800,7 +812,8 @@ fn reset_in_the_middle_of_a_frame<M: Make>() {
     }
 }
 
-fn orderly_end_in_the_middle_of_a_frame<M: Make>() {
+/// The peer's half ends while we send: closed without an error, the frame comes back once.
+fn n2_orderly_end_in_the_middle_of_a_frame<M: Make>() {
     let mut rig = Rig::<M>::new();
     let mut peer = rig.open(A, &small_buffers());
     rig.send(A, 0, &[100_000; 20]);
@@ -832,7 +845,9 @@ fn a_frame_for_a_connection_that_ended_comes_back<M: Make>() {
     rig.finish();
 }
 
-fn close_with_a_frame_in_the_kernel<M: Make>() {
+/// The frame's memory stays until the kernel's completion; the peer reads the pattern and no
+/// poison.
+fn z2_g6_close_with_a_frame_in_the_kernel<M: Make>() {
     let mut rig = Rig::<M>::new();
     let mut peer = rig.open(A, &small_buffers());
     rig.send(A, 0, &[100_000; 20]);
@@ -852,7 +867,9 @@ fn close_with_a_frame_in_the_kernel<M: Make>() {
     rig.finish();
 }
 
-fn a_slot_serves_again_at_once<M: Make>() {
+/// The next connection in a slot gets its bytes and none of the last one's, whose frame is still
+/// with the kernel.
+fn z5_a_slot_serves_again_at_once<M: Make>() {
     let mut rig = Rig::<M>::new();
     let mut old = rig.open(A, &small_buffers());
     rig.send(A, 0, &[100_000; 20]);
@@ -872,7 +889,8 @@ fn a_slot_serves_again_at_once<M: Make>() {
     rig.finish();
 }
 
-fn an_old_name_does_not_reach_the_new_connection<M: Make>() {
+/// Frames and closes for the old generation come back and do nothing to the new one.
+fn z5_an_old_name_does_not_reach_the_new_connection<M: Make>() {
     let mut rig = Rig::<M>::new();
     let gone = rig.open(A, &usual());
     drop(gone);
@@ -896,7 +914,7 @@ fn an_old_name_does_not_reach_the_new_connection<M: Make>() {
 
 /// Connections of a few slots, closed at every stage of their life, so that descriptor numbers and
 /// places are used again while the kernel still holds operations of their earlier users.
-fn connections_come_and_go<M: Make>() {
+fn z2_z5_connections_come_and_go<M: Make>() {
     const SLOTS: usize = 4;
     let mut random = Random(11);
     let mut rig = Rig::<M>::new();
@@ -936,7 +954,8 @@ fn connections_come_and_go<M: Make>() {
     rig.finish();
 }
 
-fn drop_brings_all_memory_back<M: Make>() {
+/// Dropped with connects, sends and closes in flight: no segment is out afterwards.
+fn z5_drop_brings_all_memory_back<M: Make>() {
     let mut rig = Rig::<M>::new();
     let idle = rig.open(conn(0, 1), &usual());
     let mut stuck = rig.open(conn(1, 1), &small_buffers());
@@ -956,7 +975,8 @@ fn drop_brings_all_memory_back<M: Make>() {
     drop((idle, stuck, fresh, closing));
 }
 
-fn a_panicking_callback_does_not_hang_the_drop<M: Make>() {
+/// The drop after a panic ends, and no segment is out.
+fn z5_a_panicking_callback_does_not_hang_the_drop<M: Make>() {
     let mut rig = Rig::<M>::new();
     let mut peers: Vec<TcpStream> = (0..8)
         .map(|slot| rig.open(conn(slot, 1), &small_buffers()))

@@ -142,7 +142,8 @@ fn a_broker_too_old(driver: DriverChoice) {
     );
 }
 
-fn a_topic_nobody_knows(driver: DriverChoice) {
+/// Unknown, with what to do; found once it is there; not made where we do not want it.
+fn m2_a_topic_nobody_knows(driver: DriverChoice) {
     let server = broker_with(|broker| broker.auto_create = false);
     let producer = impatient(server.bootstrap(), driver);
     let error = producer.topic_blocking("unknown").expect_err("not there");
@@ -169,7 +170,8 @@ fn a_topic_nobody_knows(driver: DriverChoice) {
     assert!(willing.report().partitions.is_empty());
 }
 
-fn a_name_no_topic_can_have(driver: DriverChoice) {
+/// INVALID_TOPIC_EXCEPTION in time for each name, and others are not bothered.
+fn m3_a_name_no_topic_can_have(driver: DriverChoice) {
     let server = broker();
     let producer = impatient(server.bootstrap(), driver);
     for name in ["no/slash", "..", &"x".repeat(250), "", &"y".repeat(40_000)] {
@@ -188,7 +190,8 @@ fn a_name_no_topic_can_have(driver: DriverChoice) {
     producer.topic_blocking("fine").expect("it is made");
 }
 
-fn partitions_out_of_range(driver: DriverChoice) {
+/// NoSuchPartition at once, with the record, for numbers given and chosen; the topic goes on.
+fn m1_partitions_out_of_range(driver: DriverChoice) {
     let server = broker();
     server
         .with(|broker| broker.create_topic("two", 2))
@@ -230,7 +233,7 @@ for_both_drivers!(
     every_address_is_named,
     who_is_not_kafka,
     a_broker_too_old,
-    a_topic_nobody_knows,
-    a_name_no_topic_can_have,
-    partitions_out_of_range,
+    m2_a_topic_nobody_knows,
+    m3_a_name_no_topic_can_have,
+    m1_partitions_out_of_range,
 );

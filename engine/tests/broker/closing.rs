@@ -23,7 +23,8 @@ fn topic_of(producer: &Producer) -> Topic {
     producer.topic_blocking("closing").expect("it is made")
 }
 
-fn close_sends_what_was_accepted(driver: DriverChoice) {
+/// All records acked in time, though they linger for 50 s.
+fn c1_close_sends_what_was_accepted(driver: DriverChoice) {
     let server = broker();
     let producer = builder(&server, driver)
         .linger(Duration::from_secs(50))
@@ -49,7 +50,8 @@ fn close_sends_what_was_accepted(driver: DriverChoice) {
     assert_eq!(server.shutdown().records, 100);
 }
 
-fn a_closed_producer_says_so(driver: DriverChoice) {
+/// Every call says Closed, closing again gives the same report, a flush ends at once.
+fn c2_a_closed_producer_says_so(driver: DriverChoice) {
     let server = broker();
     let producer = producer(&server, driver);
     let topic = topic_of(&producer);
@@ -95,7 +97,9 @@ fn a_closed_producer_says_so(driver: DriverChoice) {
         .expect("nothing is left");
 }
 
-fn many_threads_close_and_send(driver: DriverChoice) {
+/// Three threads close while three send: every record that was taken is acked and stored once, the
+/// others are refused as Closed.
+fn c1_c2_many_threads_close_and_send(driver: DriverChoice) {
     let server = broker();
     let producer = producer(&server, driver);
     let topic = topic_of(&producer);
@@ -147,7 +151,8 @@ fn nowhere() -> String {
     listener.local_addr().expect("bound").to_string()
 }
 
-fn close_without_a_broker_ends_at_once(driver: DriverChoice) {
+/// Close is back in time, and the thread that waits for a topic gets an error.
+fn c1_close_without_a_broker_ends_at_once(driver: DriverChoice) {
     let producer = builder_at(nowhere(), driver).build().expect("a producer");
     let asking = {
         let producer = producer.clone();
@@ -167,7 +172,7 @@ fn close_without_a_broker_ends_at_once(driver: DriverChoice) {
 }
 
 /// Records that wait, in the lane and on the wire, when the broker is gone for good.
-fn unsettled_records_end_with_close(driver: DriverChoice) {
+fn c1_unsettled_records_end_with_close(driver: DriverChoice) {
     let server = broker();
     let (report, reported) = channel();
     let producer = builder(&server, driver)
@@ -258,7 +263,7 @@ fn unsettled_records_end_with_close(driver: DriverChoice) {
 }
 
 /// Dropping the last producer never blocks; what was not settled is reported.
-fn drop_reports_what_was_not_settled(driver: DriverChoice) {
+fn c7_drop_reports_what_was_not_settled(driver: DriverChoice) {
     let server = broker();
     let (report, reported) = channel();
     let producer = builder(&server, driver)
@@ -435,7 +440,8 @@ fn close_waits_for_the_callback(driver: DriverChoice) {
     assert_eq!(told.load(Ordering::Relaxed), 6);
 }
 
-fn flush_waits_for_what_was_before_it(driver: DriverChoice) {
+/// All records before it are acked when it returns, also from four threads at a time.
+fn c1_flush_waits_for_what_was_before_it(driver: DriverChoice) {
     let server = broker();
     let producer = builder(&server, driver)
         .linger(Duration::from_secs(50))
@@ -505,16 +511,16 @@ fn closing_follows_a_leader(driver: DriverChoice) {
 }
 
 for_both_drivers!(
-    close_sends_what_was_accepted,
-    a_closed_producer_says_so,
-    many_threads_close_and_send,
-    close_without_a_broker_ends_at_once,
-    unsettled_records_end_with_close,
-    drop_reports_what_was_not_settled,
+    c1_close_sends_what_was_accepted,
+    c2_a_closed_producer_says_so,
+    c1_c2_many_threads_close_and_send,
+    c1_close_without_a_broker_ends_at_once,
+    c1_unsettled_records_end_with_close,
+    c7_drop_reports_what_was_not_settled,
     a_callback_may_close_and_panic,
     a_callback_may_use_the_producer,
     close_waits_for_the_callback,
     a_waker_that_panics_takes_nobody_along,
-    flush_waits_for_what_was_before_it,
+    c1_flush_waits_for_what_was_before_it,
     closing_follows_a_leader,
 );

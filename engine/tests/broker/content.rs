@@ -18,7 +18,8 @@ fn noise(len: usize, seed: usize) -> Vec<u8> {
         .collect()
 }
 
-fn nulls_headers_and_timestamps(driver: DriverChoice) {
+/// Null, empty and repeated parts, and times of the application, are stored exactly as sent.
+fn w3_nulls_headers_and_timestamps(driver: DriverChoice) {
     let server = broker();
     let producer = producer(&server, driver);
     let topic = producer.topic_blocking(TOPIC).expect("it is made");
@@ -207,7 +208,7 @@ fn every_codec(driver: DriverChoice) {
 }
 
 for_both_drivers!(
-    nulls_headers_and_timestamps,
+    w3_nulls_headers_and_timestamps,
     any_size_up_to_900_kib,
     every_codec
 );

@@ -52,7 +52,9 @@ fn fill(topic: &Topic) -> u64 {
     panic!("memory has no bound");
 }
 
-fn full_is_an_answer_at_once(driver: DriverChoice) {
+/// Every way to send says Full and gives the record back; memory in use never exceeds the setting,
+/// and is 0 after close.
+fn g1_full_is_an_answer_at_once(driver: DriverChoice) {
     let (_server, producer, topic) = stuck(driver, |b| b);
     let taken = fill(&topic);
     assert!(taken >= 8, "{taken}");
@@ -85,7 +87,9 @@ fn full_is_an_answer_at_once(driver: DriverChoice) {
     assert_eq!(producer.stats().memory_in_use, 0);
 }
 
-fn a_sender_waits_until_memory_comes_free(driver: DriverChoice) {
+/// The waiter is served once memory comes free, nobody overtakes it, and each record is stored
+/// once.
+fn g1_g2_a_sender_waits_until_memory_comes_free(driver: DriverChoice) {
     let (server, producer, topic) = stuck(driver, |b| b);
     let taken = fill(&topic);
     let waiting = {
@@ -109,7 +113,8 @@ fn a_sender_waits_until_memory_comes_free(driver: DriverChoice) {
     assert_eq!(stored.len() as u64, taken + 1, "each once");
 }
 
-fn max_block_ends_the_wait(driver: DriverChoice) {
+/// TimedOut with the setting, no waiter left behind.
+fn g1_max_block_ends_the_wait(driver: DriverChoice) {
     let max_block = Duration::from_millis(30);
     let (_server, producer, topic) = stuck(driver, |b| b.max_block(max_block));
     fill(&topic);
@@ -126,7 +131,8 @@ fn max_block_ends_the_wait(driver: DriverChoice) {
     assert_eq!(error, SendError::Closed);
 }
 
-fn a_cancelled_waiter_passes_its_turn_on(driver: DriverChoice) {
+/// The one behind a dropped waiter is woken and served; the dropped one's waker is not called.
+fn g2_a_cancelled_waiter_passes_its_turn_on(driver: DriverChoice) {
     let (server, producer, topic) = stuck(driver, |b| b);
     fill(&topic);
     let bells = [(); 2].map(|()| Arc::new(Bell::default()));
@@ -147,7 +153,8 @@ fn a_cancelled_waiter_passes_its_turn_on(driver: DriverChoice) {
     assert!(!bells[0].is_rung(), "nobody wakes who has gone");
 }
 
-fn closing_ends_the_wait(driver: DriverChoice) {
+/// A sender that waits for memory gets Closed.
+fn g2_c1_closing_ends_the_wait(driver: DriverChoice) {
     let (_server, producer, topic) = stuck(driver, |b| b);
     fill(&topic);
     let waiting = thread::spawn(move || topic.send_blocking(Record::value(&VALUE)).map(drop));
@@ -157,7 +164,7 @@ fn closing_ends_the_wait(driver: DriverChoice) {
 }
 
 /// Memory that lies in batches that linger is sent as soon as somebody waits for it.
-fn waiting_for_memory_does_not_wait_for_linger(driver: DriverChoice) {
+fn g2_waiting_for_memory_does_not_wait_for_linger(driver: DriverChoice) {
     let server = broker();
     server
         .with(|broker| broker.create_topic("slow", 64))
@@ -189,7 +196,8 @@ fn waiting_for_memory_does_not_wait_for_linger(driver: DriverChoice) {
     assert_eq!(server.shutdown().records, 512);
 }
 
-fn a_queue_nobody_drains_is_full(driver: DriverChoice) {
+/// The third tag is refused, records without tags go on, and draining makes room again.
+fn g5_a_queue_nobody_drains_is_full(driver: DriverChoice) {
     let server = broker();
     let producer = builder(&server, driver)
         .completion_queue(2)
@@ -217,7 +225,9 @@ fn a_queue_nobody_drains_is_full(driver: DriverChoice) {
     assert_eq!(drain(&producer, 1)[0].tag, 9);
 }
 
-fn what_never_fits_is_refused_at_once(driver: DriverChoice) {
+/// TooLarge with size and setting, counting key and framing; the largest that fits is acked, one
+/// byte more is refused.
+fn g4_b2_what_never_fits_is_refused_at_once(driver: DriverChoice) {
     // The broker takes no more than the producer may send.
     let server = broker_with(|broker| broker.request_bytes_max = 200_000);
     // What is around a batch in a request.
@@ -279,7 +289,7 @@ fn what_never_fits_is_refused_at_once(driver: DriverChoice) {
 }
 
 /// A broker that accepts connections and reads, and says nothing at all, ever.
-fn a_silent_broker_holds_no_more_than_the_memory(driver: DriverChoice) {
+fn g3_a_silent_broker_holds_no_more_than_the_memory(driver: DriverChoice) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let silent = listener.local_addr().expect("bound");
     let readers = thread::spawn(move || {
@@ -333,13 +343,13 @@ fn a_silent_broker_holds_no_more_than_the_memory(driver: DriverChoice) {
 }
 
 for_both_drivers!(
-    full_is_an_answer_at_once,
-    a_sender_waits_until_memory_comes_free,
-    max_block_ends_the_wait,
-    a_cancelled_waiter_passes_its_turn_on,
-    closing_ends_the_wait,
-    waiting_for_memory_does_not_wait_for_linger,
-    a_queue_nobody_drains_is_full,
-    what_never_fits_is_refused_at_once,
-    a_silent_broker_holds_no_more_than_the_memory,
+    g1_full_is_an_answer_at_once,
+    g1_g2_a_sender_waits_until_memory_comes_free,
+    g1_max_block_ends_the_wait,
+    g2_a_cancelled_waiter_passes_its_turn_on,
+    g2_c1_closing_ends_the_wait,
+    g2_waiting_for_memory_does_not_wait_for_linger,
+    g5_a_queue_nobody_drains_is_full,
+    g4_b2_what_never_fits_is_refused_at_once,
+    g3_a_silent_broker_holds_no_more_than_the_memory,
 );

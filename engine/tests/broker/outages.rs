@@ -21,7 +21,7 @@ fn patient(server: &Server, driver: DriverChoice) -> Producer {
 }
 
 /// The port is closed and opened again while records flow: nothing is lost, doubled or reordered.
-fn a_broker_that_restarts_loses_nothing(driver: DriverChoice) {
+fn n9_a_broker_that_restarts_loses_nothing(driver: DriverChoice) {
     let server = broker_with(|broker| broker.numbered = true);
     let producer = patient(&server, driver);
     let topic = producer.topic_blocking("restart").expect("it is made");
@@ -80,7 +80,8 @@ fn a_broker_that_comes_back_is_found_again(driver: DriverChoice) {
     assert!(producer.close(PATIENCE).in_time);
 }
 
-fn lost_answers_make_no_duplicates(driver: DriverChoice) {
+/// 20,000 records acked and stored once, in order, over lost, cut and omitted answers.
+fn i1_lost_answers_make_no_duplicates(driver: DriverChoice) {
     let server = broker_with(|broker| broker.numbered = true);
     server.with(|broker| {
         broker.create_topic("answers", 1).expect("a new topic");
@@ -124,7 +125,9 @@ fn lost_answers_make_no_duplicates(driver: DriverChoice) {
     assert_eq!(report.records, 20_000);
 }
 
-fn refused_records_say_why(driver: DriverChoice) {
+/// A single record the broker finds too large is "not written" with MESSAGE_TOO_LARGE, and the lane
+/// goes on.
+fn b3_refused_records_say_why(driver: DriverChoice) {
     let server = broker_with(|broker| broker.message_bytes_max = 5000);
     let producer = patient(&server, driver);
     let topic = producer.topic_blocking("strict").expect("it is made");
@@ -225,7 +228,7 @@ impl Spoiler {
 
 /// Answers that are cut off, too long, for other questions, or noise: the connection ends, nothing
 /// is acknowledged that was not, and memory stays bounded.
-fn spoiled_answers_acknowledge_nothing(driver: DriverChoice) {
+fn h6_h1_spoiled_answers_acknowledge_nothing(driver: DriverChoice) {
     let spoilers: [Spoil; 8] = [
         |answer| answer[..answer.len() / 2].to_vec(),
         |_| vec![0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 1],
@@ -291,9 +294,9 @@ fn send_through(spoil: Spoil, driver: DriverChoice) -> (Server, Producer, Delive
 }
 
 for_both_drivers!(
-    a_broker_that_restarts_loses_nothing,
+    n9_a_broker_that_restarts_loses_nothing,
     a_broker_that_comes_back_is_found_again,
-    lost_answers_make_no_duplicates,
-    refused_records_say_why,
-    spoiled_answers_acknowledge_nothing,
+    i1_lost_answers_make_no_duplicates,
+    b3_refused_records_say_why,
+    h6_h1_spoiled_answers_acknowledge_nothing,
 );

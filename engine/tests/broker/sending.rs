@@ -24,7 +24,7 @@ fn with_topic(driver: DriverChoice, partitions: i32) -> (ringpost_broker::Server
 }
 
 /// Offset and partition of an outcome are where the broker has the record.
-fn each_way_to_wait_gives_the_place_of_the_record(driver: DriverChoice) {
+fn a5_each_way_to_wait_gives_the_place_of_the_record(driver: DriverChoice) {
     let (server, producer, topic) = with_topic(driver, 3);
     let local = topic.local();
     let texts: Vec<String> = (0..60).map(|n| format!("record {n}")).collect();
@@ -302,7 +302,8 @@ fn extend_does_not_stick_to_one_partition(driver: DriverChoice) {
     }
 }
 
-fn keys_go_where_the_java_client_puts_them(driver: DriverChoice) {
+/// Each of 200 keys is in the partition murmur2 gives it.
+fn b7_keys_go_where_the_java_client_puts_them(driver: DriverChoice) {
     let (server, producer, topic) = with_topic(driver, 7);
     let keys: Vec<String> = (0..200).map(|n| format!("user-{n}")).collect();
     for key in &keys {
@@ -347,7 +348,8 @@ fn spread(
     stored
 }
 
-fn the_other_partitioners_do_as_they_say(driver: DriverChoice) {
+/// Round robin, CRC-32 and given partitions: records are stored where each says.
+fn b7_the_other_partitioners_do_as_they_say(driver: DriverChoice) {
     for record in spread(driver, |b| b.partitioner(Partitioner::Consistent)) {
         let key = record.key.expect("a key");
         assert_eq!(PartitionId(record.partition), consistent_partition(&key, 5));
@@ -376,7 +378,8 @@ fn the_other_partitioners_do_as_they_say(driver: DriverChoice) {
     }
 }
 
-fn two_shards_share_the_partitions(driver: DriverChoice) {
+/// Both shards have records acked, 6000 in all, and in each partition each sender's are in order.
+fn i15_two_shards_share_the_partitions(driver: DriverChoice) {
     let server = broker();
     server
         .with(|broker| broker.create_topic(TOPIC, 8))
@@ -439,7 +442,8 @@ fn warm_up_connects_before_the_first_record(driver: DriverChoice) {
     assert_eq!(producer.stats().total().connections, 1);
 }
 
-fn acks_zero_and_one(driver: DriverChoice) {
+/// acks=0 ends as Sent, 1 and all as Acked; the broker has all 300 records of each.
+fn a1_acks_zero_and_one(driver: DriverChoice) {
     let server = broker();
     for acks in ["0", "1", "all"] {
         let producer = builder(&server, driver)
@@ -470,7 +474,8 @@ fn acks_zero_and_one(driver: DriverChoice) {
     assert!(server.shutdown().is_clean());
 }
 
-fn a_topic_that_grows_is_used_in_full(driver: DriverChoice) {
+/// All three partitions of a topic that had one get records.
+fn m4_a_topic_that_grows_is_used_in_full(driver: DriverChoice) {
     let server = broker();
     server
         .with(|broker| broker.create_topic(TOPIC, 1))
@@ -503,7 +508,7 @@ fn a_topic_that_grows_is_used_in_full(driver: DriverChoice) {
 }
 
 for_both_drivers!(
-    each_way_to_wait_gives_the_place_of_the_record,
+    a5_each_way_to_wait_gives_the_place_of_the_record,
     all_of_a_batch_can_be_waited_for_at_once,
     posted_records_arrive_in_order_and_are_counted,
     tags_come_back_with_their_outcomes_each_once,
@@ -512,10 +517,10 @@ for_both_drivers!(
     tagged_records_keep_their_times,
     extend_takes_many_and_says_where_it_stopped,
     extend_does_not_stick_to_one_partition,
-    keys_go_where_the_java_client_puts_them,
-    the_other_partitioners_do_as_they_say,
-    two_shards_share_the_partitions,
+    b7_keys_go_where_the_java_client_puts_them,
+    b7_the_other_partitioners_do_as_they_say,
+    i15_two_shards_share_the_partitions,
     warm_up_connects_before_the_first_record,
-    acks_zero_and_one,
-    a_topic_that_grows_is_used_in_full,
+    a1_acks_zero_and_one,
+    m4_a_topic_that_grows_is_used_in_full,
 );

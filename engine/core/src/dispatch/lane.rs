@@ -396,6 +396,7 @@ mod tests {
         }
     }
 
+    /// A batch that passes 2^31-1 keeps its base sequence, and the next ones begin at 2 and 4.
     #[test]
     fn w11_a_sequence_goes_on_from_0_behind_the_highest() {
         let mut dispatcher: Dispatcher<Nothing, ()> = Dispatcher::new(Settings::default(), 1);
@@ -418,6 +419,7 @@ mod tests {
         assert_eq!(dispatcher.topics[0].id, TopicId::default());
     }
 
+    /// Batches put back in any order stand in the order they were made in.
     #[test]
     fn a3_what_goes_back_takes_its_old_place() {
         let mut lane = Lane::new(0, PartitionId(0));

@@ -188,7 +188,8 @@ mod tests {
     /// Each of 7 lanes at 3 brokers, unevenly led, is chosen within 15 % of a seventh.
     #[test]
     fn v3_equal_lanes_get_equal_shares() {
-        let views = [0, 0, 0, 1, 1, 2, 2].map(|broker| good(broker, 1_000 + 300 * u32::from(broker)));
+        let views =
+            [0, 0, 0, 1, 1, 2, 2].map(|broker| good(broker, 1_000 + 300 * u32::from(broker)));
         for share in shares(views.to_vec()) {
             assert!((12..=16).contains(&share), "{share} %");
         }
@@ -236,7 +237,10 @@ mod tests {
         let dead = View::new(Standing::Dead, 100, 1, 1_000);
         let nobody = View::new(Standing::NoLeader, 100, u16::MAX, 0);
         let shares = shares(alloc::vec![dead, nobody, dead]);
-        assert!(shares[0] > 40 && shares[2] > 40 && shares[1] == 0, "{shares:?}");
+        assert!(
+            shares[0] > 40 && shares[2] > 40 && shares[1] == 0,
+            "{shares:?}"
+        );
         assert!(shares_of_all(nobody).iter().all(|share| *share > 20));
     }
 
@@ -247,7 +251,12 @@ mod tests {
     /// At a tenth of the weight a lane of four gets about a thirtieth.
     #[test]
     fn v5_a_lane_that_comes_back_gets_its_weight() {
-        let mut views = alloc::vec![good(0, 1_000), good(1, 1_000), good(2, 1_000), good(3, 1_000)];
+        let mut views = alloc::vec![
+            good(0, 1_000),
+            good(1, 1_000),
+            good(2, 1_000),
+            good(3, 1_000)
+        ];
         views[2] = View::new(Standing::Good, 10, 2, 1_000);
         let shares = shares(views);
         assert!((1..=6).contains(&shares[2]), "{shares:?}");

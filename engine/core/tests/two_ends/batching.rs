@@ -17,6 +17,7 @@ fn linger(linger: Linger) -> Setup {
     Setup::new(1).settings(|s| s.linger = linger)
 }
 
+/// The first request leaves at once, the next exactly one gap later with all that came meanwhile.
 #[test]
 fn b1_auto_sends_at_once_when_quiet_and_spaced_by_the_gap_when_busy() {
     let mut world = World::warm(linger(Linger::Auto { gap: us(700) }), 2);
@@ -32,6 +33,8 @@ fn b1_auto_sends_at_once_when_quiet_and_spaced_by_the_gap_when_busy() {
     world.check(true);
 }
 
+/// From the third record on each request leaves at the instant of its append; company brings the
+/// gap back.
 #[test]
 fn b1_a_caller_that_awaits_each_record_does_not_wait_for_the_gap() {
     let mut world = World::warm(linger(Linger::Auto { gap: ms(50) }), 1);
@@ -65,6 +68,7 @@ fn b1_a_caller_that_awaits_each_record_does_not_wait_for_the_gap() {
     world.check(true);
 }
 
+/// From the fourth record on each is acked within 2 ms under a gap of 50 ms.
 #[test]
 fn b1_a_caller_that_awaits_each_record_is_not_slowed_by_the_gap() {
     let mut world = World::warm(linger(Linger::Auto { gap: ms(50) }), 1);
@@ -89,6 +93,7 @@ fn b1_a_caller_that_awaits_each_record_is_not_slowed_by_the_gap() {
     world.check(true);
 }
 
+/// One request, exactly the linger after the first record, with all there was.
 #[test]
 fn b1_fixed_linger_is_kept_to_the_nanosecond() {
     let mut world = World::warm(linger(Linger::Fixed(ms(5))), 2);
@@ -107,6 +112,7 @@ fn b1_fixed_linger_is_kept_to_the_nanosecond() {
     world.check(true);
 }
 
+/// The request leaves at the instant the batch is full.
 #[test]
 fn b1_a_full_batch_ends_the_linger() {
     for kind in [Linger::Fixed(ms(50)), Linger::Auto { gap: ms(50) }] {
@@ -131,6 +137,7 @@ fn b1_a_full_batch_ends_the_linger() {
     }
 }
 
+/// The request leaves at the instant of the flush.
 #[test]
 fn b1_a_flush_ends_the_linger() {
     for kind in [Linger::Fixed(ms(50)), Linger::Auto { gap: ms(50) }] {
@@ -151,6 +158,7 @@ fn b1_a_flush_ends_the_linger() {
     }
 }
 
+/// 200 pieces of news of little send nothing; 64 KiB send at that instant.
 #[test]
 fn b1_enough_for_a_request_ends_the_gap_and_repeated_news_of_little_does_not() {
     let mut setup = linger(Linger::Auto { gap: ms(50) });
@@ -174,6 +182,7 @@ fn b1_enough_for_a_request_ends_the_gap_and_repeated_news_of_little_does_not() {
     world.check(true);
 }
 
+/// Every record is sent, though it came while nothing more was allowed in flight.
 #[test]
 fn b1_a_record_that_came_while_the_window_was_full_lingers_no_longer_than_told() {
     // The lane is not listed while its window is full; what came meanwhile must not be forgotten.
@@ -196,6 +205,7 @@ fn b1_a_record_that_came_while_the_window_was_full_lingers_no_longer_than_told()
     }
 }
 
+/// Both lanes' records leave within 2 ms of their linger, however often the lock was taken.
 #[test]
 fn b1_a_taken_lock_delays_nothing_but_its_lane_and_forgets_nothing() {
     for busy in 1..20 {
@@ -212,6 +222,7 @@ fn b1_a_taken_lock_delays_nothing_but_its_lane_and_forgets_nothing() {
     }
 }
 
+/// A record whose news came before its lane is acked.
 #[test]
 fn b1_a_record_appended_before_the_dispatcher_knew_its_lane_is_not_forgotten() {
     let mut world = World::warm(Setup::new(1), 1);
@@ -226,6 +237,7 @@ fn b1_a_record_appended_before_the_dispatcher_knew_its_lane_is_not_forgotten() {
     assert!(world.all_acked());
 }
 
+/// All three batches leave in one request once there is memory for its head.
 #[test]
 fn b1_without_a_slab_everything_goes_back_and_is_sent_as_soon_as_there_is_one() {
     for missing in 1..5 {
@@ -244,6 +256,7 @@ fn b1_without_a_slab_everything_goes_back_and_is_sent_as_soon_as_there_is_one() 
     }
 }
 
+/// Three batches of one record each in the log, the middle one larger than a batch.
 #[test]
 fn b2_a_record_larger_than_a_batch_gets_one_of_its_own() {
     let mut setup = Setup::new(1);
@@ -260,6 +273,7 @@ fn b2_a_record_larger_than_a_batch_gets_one_of_its_own() {
     world.check(true);
 }
 
+/// All attempts of a sequence number have the same bytes.
 #[test]
 fn b5_a_batch_tried_again_is_the_same_to_the_byte() {
     let setup = Setup::new(1).settings(|s| {
@@ -291,6 +305,7 @@ fn b5_a_batch_tried_again_is_the_same_to_the_byte() {
     world.check(true);
 }
 
+/// 999 cold partitions are acked within 30 ms beside a hot one.
 #[test]
 fn b6_cold_partitions_go_along_beside_a_hot_one() {
     let mut setup = linger(Linger::Fixed(ms(5)));
@@ -314,6 +329,7 @@ fn b6_cold_partitions_go_along_beside_a_hot_one() {
     world.check(true);
 }
 
+/// No request of any run is larger than its bound, and all records are acked.
 #[test]
 fn w6_a_request_of_several_batches_never_exceeds_its_bound() {
     for bound in [1_000, 1_500, 5_000, 20_000] {

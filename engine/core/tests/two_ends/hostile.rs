@@ -8,6 +8,7 @@ use crate::world::{Setup, Tamper, World, ms, us};
 /// Where an answer to Produce has its correlation id.
 const CORRELATION_AT: usize = 4;
 
+/// One connection failure; the batch is recognised when it comes again, and in the log once.
 #[test]
 fn h6_a_wrong_correlation_id_ends_the_connection_and_acks_nothing() {
     for change in [1u8, 2, 0x80, 0xff] {
@@ -27,6 +28,7 @@ fn h6_a_wrong_correlation_id_ends_the_connection_and_acks_nothing() {
     }
 }
 
+/// Each ends its connection once, and all records are acked once.
 #[test]
 fn h6_swapped_repeated_and_unasked_answers_end_the_connection() {
     // Repeated: the second finds nothing in flight.
@@ -65,6 +67,7 @@ fn h6_swapped_repeated_and_unasked_answers_end_the_connection() {
     world.check(true);
 }
 
+/// One connection failure for each length, and the record is in the log once.
 #[test]
 fn h1_absurd_frame_lengths_end_the_connection() {
     for length in [-1i32, i32::MIN, i32::MAX, 5 << 20] {
@@ -83,6 +86,7 @@ fn h1_absurd_frame_lengths_end_the_connection() {
     }
 }
 
+/// For every bit of an answer: logs in order and without doubles, no acked record is absent.
 #[test]
 fn h12_every_flipped_bit_of_an_answer_leaves_the_log_right() {
     let mut world = World::warm(Setup::new(1), 2);
@@ -122,6 +126,7 @@ fn h12_every_flipped_bit_of_an_answer_leaves_the_log_right() {
     }
 }
 
+/// No terminal escape and no NUL in any error's text.
 #[test]
 fn h5_a_strangers_words_are_escaped() {
     let mut world = World::warm(Setup::new(1), 1);
@@ -144,6 +149,7 @@ fn h5_a_strangers_words_are_escaped() {
     assert!(world.all_acked());
 }
 
+/// The connection fails exactly at the request timeout, and the record is acked once later.
 #[test]
 fn h14_an_answer_that_trickles_in_is_still_late() {
     let setup = Setup::new(1)

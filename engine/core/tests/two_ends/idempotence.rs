@@ -31,6 +31,8 @@ fn why(world: &World, lane: u32, number: u64) -> (&'static str, Why) {
     }
 }
 
+/// With 1 to 5 answers lost: five requests in flight and never six, all acked, each in the log
+/// once, no new epoch.
 #[test]
 fn i1_lost_answers_after_the_append_leave_each_batch_there_once_and_no_sixth_in_flight() {
     for lost in 1..=5 {
@@ -51,6 +53,7 @@ fn i1_lost_answers_after_the_append_leave_each_batch_there_once_and_no_sixth_in_
     }
 }
 
+/// One new epoch, whose first batch has sequence 0, and all records acked.
 #[test]
 fn i2_out_of_order_at_the_head_of_the_line_starts_a_new_epoch_and_loses_nothing() {
     let mut world = World::warm(impatient(1), 1);
@@ -67,6 +70,7 @@ fn i2_out_of_order_at_the_head_of_the_line_starts_a_new_epoch_and_loses_nothing(
     world.check(true);
 }
 
+/// The four behind the failed one are refused, sent again in order and acked; no new epoch.
 #[test]
 fn i3_out_of_order_behind_a_failed_predecessor_is_tried_again_in_order_without_a_new_epoch() {
     let mut world = World::warm(impatient(1), 1);
@@ -81,6 +85,7 @@ fn i3_out_of_order_behind_a_failed_predecessor_is_tried_again_in_order_without_a
     world.check(true);
 }
 
+/// With 0 to 5 of five stored before the reset: all acked, in order, once, no new epoch.
 #[test]
 fn i4_a_reset_with_some_of_five_stored_goes_on_without_a_new_epoch() {
     for stored in 0..=5 {
@@ -107,6 +112,7 @@ fn i4_a_reset_with_some_of_five_stored_goes_on_without_a_new_epoch() {
     }
 }
 
+/// Seven attempts though two are allowed, then acked, in the log once.
 #[test]
 fn i5_stored_perhaps_is_tried_past_the_limit_and_later_success_acks_it() {
     for code in [
@@ -127,6 +133,8 @@ fn i5_stored_perhaps_is_tried_past_the_limit_and_later_success_acks_it() {
     }
 }
 
+/// The refused record is reported, all others are acked; one new epoch, and the other partition
+/// keeps its own.
 #[test]
 fn i6_a_gap_in_the_sequence_is_only_where_a_failure_was_reported() {
     // The first of five is refused for good: the others come back, are given new numbers, and follow.
@@ -150,6 +158,7 @@ fn i6_a_gap_in_the_sequence_is_only_where_a_failure_was_reported() {
     world.check(true);
 }
 
+/// The expired record is "not written", all behind it are acked in order.
 #[test]
 fn i6_a_waiting_batch_that_expires_leaves_its_followers_whole() {
     let setup = impatient(1).settings(|s| {
@@ -172,6 +181,7 @@ fn i6_a_waiting_batch_that_expires_leaves_its_followers_whole() {
     world.check(true);
 }
 
+/// Unknown exactly at its deadline, its connection gone, the next two acked.
 #[test]
 fn i7_a_batch_that_expires_in_flight_is_unknown_and_its_connection_is_closed() {
     let setup = impatient(1).settings(|s| s.delivery_timeout = ms(300));
@@ -194,6 +204,8 @@ fn i7_a_batch_that_expires_in_flight_is_unknown_and_its_connection_is_closed() {
     world.check(true);
 }
 
+/// Every attempt of the healthy partition's batches bears the old epoch; the broken one goes on
+/// under the new.
 #[test]
 fn i8_a_new_epoch_because_of_one_partition_leaves_another_its_old_one_until_it_drained() {
     let mut world = World::warm(impatient(1), 2);
@@ -231,6 +243,8 @@ fn i8_a_new_epoch_because_of_one_partition_leaves_another_its_old_one_until_it_d
     world.check(true);
 }
 
+/// The batch that may be stored is settled before the partition goes on, and well before its
+/// deadline.
 #[test]
 fn i8_a_partition_that_breaks_with_a_batch_perhaps_stored_settles_that_first() {
     // Batch 1 is refused for good, the answer for batch 2 is lost, so is the connection.
@@ -253,6 +267,7 @@ fn i8_a_partition_that_breaks_with_a_batch_perhaps_stored_settles_that_first() {
     }
 }
 
+/// All acked under one new epoch.
 #[test]
 fn i9_a_broker_that_forgot_the_producer_is_met_with_a_new_epoch() {
     for code in [
@@ -270,6 +285,7 @@ fn i9_a_broker_that_forgot_the_producer_is_met_with_a_new_epoch() {
     }
 }
 
+/// The batch that may be stored is Unknown, the next one is acked.
 #[test]
 fn i9_what_may_be_stored_under_forgotten_numbers_is_unknown() {
     let mut world = World::warm(impatient(1), 1);
@@ -293,6 +309,7 @@ fn i9_what_may_be_stored_under_forgotten_numbers_is_unknown() {
     world.check(true);
 }
 
+/// Loading, timed out, not available, three times each: asked again, and the record is acked.
 #[test]
 fn i11_a_producer_id_that_is_not_given_yet_is_asked_for_again() {
     for code in [
@@ -315,6 +332,7 @@ fn i11_a_producer_id_that_is_not_given_yet_is_asked_for_again() {
     }
 }
 
+/// What waits is "not written" within 50 ms; a later record asks again and is acked.
 #[test]
 fn i11_a_producer_id_refused_for_good_ends_what_waits_and_later_records_ask_again() {
     let mut world = World::with_topic(impatient(1), "t", 2);
@@ -337,6 +355,7 @@ fn i11_a_producer_id_refused_for_good_ends_what_waits_and_later_records_ask_agai
     world.check(true);
 }
 
+/// In no step is anything of a lane in flight at two brokers; all acked in order.
 #[test]
 fn i12_a_leader_that_moves_there_and_back_gets_nothing_before_the_other_answered() {
     // That nothing of a lane flies on two connections is an invariant, looked at in every step.
@@ -364,8 +383,9 @@ fn i12_a_leader_that_moves_there_and_back_gets_nothing_before_the_other_answered
     }
 }
 
+/// All acked, under a fresh producer id once the epochs of the last are used up.
 #[test]
-fn i13_epochs_used_up_lead_to_another_producer_id() {
+fn i2_epochs_used_up_lead_to_another_producer_id() {
     // Kafka's epochs are 16 bits; each failure here takes one.
     let mut world = World::warm(impatient(1), 1);
     let now = world.now;

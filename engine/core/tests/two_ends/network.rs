@@ -4,6 +4,8 @@ use ringpost_broker::{ApiKey, RequestFault};
 
 use crate::world::{Setup, World, ms, us};
 
+/// For cuts all over the request: all acked, in the log once, recognised as a retry exactly if it
+/// had arrived whole.
 #[test]
 fn n1_a_reset_behind_any_byte_of_a_request_leaves_the_records_there_once() {
     let mut world = World::warm(Setup::new(1), 2);
@@ -28,6 +30,7 @@ fn n1_a_reset_behind_any_byte_of_a_request_leaves_the_records_there_once() {
     }
 }
 
+/// For every cut: acked after another attempt, in the log once.
 #[test]
 fn n1_an_answer_cut_at_any_byte_counts_for_nothing() {
     for cut in 0..80 {
@@ -41,6 +44,8 @@ fn n1_an_answer_cut_at_any_byte_counts_for_nothing() {
     }
 }
 
+/// Without requests: no failure, no connect until a record needs it. With: one failure, all acked
+/// once.
 #[test]
 fn n2_an_orderly_end_with_requests_in_flight_is_a_loss_and_without_is_not() {
     let mut world = World::warm(Setup::new(1), 1);
@@ -62,6 +67,7 @@ fn n2_an_orderly_end_with_requests_in_flight_is_a_loss_and_without_is_not() {
     world.check(true);
 }
 
+/// The request leaves exactly at the linger, on a new connection.
 #[test]
 fn n2_a_connection_that_ends_while_lanes_gather_is_made_anew_for_them() {
     let setup = Setup::new(1).settings(|s| {
@@ -77,6 +83,7 @@ fn n2_a_connection_that_ends_while_lanes_gather_is_made_anew_for_them() {
     world.check(true);
 }
 
+/// Fewer than 30 connects for 900 ended connections, and all acked.
 #[test]
 fn n2_a_broker_that_ends_fresh_connections_is_not_stormed() {
     // Records wait for a throttle to end, and the broker wants no connection meanwhile.
@@ -97,6 +104,7 @@ fn n2_a_broker_that_ends_fresh_connections_is_not_stormed() {
     world.check(true);
 }
 
+/// Deaf, mute or both: all acked after healing, in the log once.
 #[test]
 fn n3_a_broker_that_hears_or_says_nothing_costs_one_request_timeout() {
     for (deaf, mute) in [(true, true), (true, false), (false, true)] {
@@ -121,6 +129,7 @@ fn n3_a_broker_that_hears_or_says_nothing_costs_one_request_timeout() {
     }
 }
 
+/// All acked, without a connection failure.
 #[test]
 fn n4_bytes_one_by_one_both_ways() {
     let setup = Setup::new(1).network(|n| {
@@ -139,6 +148,7 @@ fn n4_bytes_one_by_one_both_ways() {
     world.check(true);
 }
 
+/// All acked without a failure or a retry.
 #[test]
 fn n5_a_slow_jittery_link_times_nothing_out() {
     let setup = Setup::new(3).network(|n| {
@@ -160,6 +170,7 @@ fn n5_a_slow_jittery_link_times_nothing_out() {
     world.check(true);
 }
 
+/// All acked in order through four restarts.
 #[test]
 fn n9_a_rolling_restart_under_load_is_seen_by_nobody() {
     let mut world = World::warm(Setup::new(3), 6);
@@ -189,6 +200,7 @@ fn n9_a_rolling_restart_under_load_is_seen_by_nobody() {
     world.check(true);
 }
 
+/// Records are acked by brokers of every version; one that hangs up gets one second, lower try.
 #[test]
 fn w8_a_broker_that_knows_only_old_versions_of_apiversions_or_hangs_up_on_ours() {
     for newest in 0..4 {
@@ -211,6 +223,7 @@ fn w8_a_broker_that_knows_only_old_versions_of_apiversions_or_hangs_up_on_ours()
     world.check(true);
 }
 
+/// "Not written", unsupported, without an attempt.
 #[test]
 fn w9_a_broker_without_produce_or_with_too_old_ones_ends_what_waits_for_it() {
     use ringpost_core::outcome::{Cause, Verdict, Why};

@@ -25,6 +25,7 @@ fn five_in_flight(world: &mut World) {
     assert_eq!(world.requests.len(), 5);
 }
 
+/// acks=0 ends as Sent without an offset, 1 and all as Acked; the broker has every record.
 #[test]
 fn a1_what_each_acks_setting_promises() {
     for acks in [Acks::None, Acks::Leader, Acks::All] {
@@ -52,6 +53,7 @@ fn a1_what_each_acks_setting_promises() {
     }
 }
 
+/// Completions in order, offsets from 0 on without a gap.
 #[test]
 fn a2_fifty_thousand_records_to_one_partition_are_completed_in_order() {
     let mut world = World::warm(Setup::new(1), 1);
@@ -79,6 +81,7 @@ fn a2_fifty_thousand_records_to_one_partition_are_completed_in_order() {
     world.check(true);
 }
 
+/// All 1024 patterns: the log has 0 to 5 in order, once, without a new epoch.
 #[test]
 fn a3_five_in_flight_with_every_pattern_of_answers_keep_their_order() {
     for pattern in 0..4usize.pow(5) {
@@ -108,6 +111,7 @@ fn a3_five_in_flight_with_every_pattern_of_answers_keep_their_order() {
     }
 }
 
+/// For every pattern of refused first batches: all acked, in order.
 #[test]
 fn a3_the_very_first_batches_of_a_partition_keep_their_order() {
     // A broker that knows nothing of a producer takes any batch for its first.
@@ -128,6 +132,7 @@ fn a3_the_very_first_batches_of_a_partition_keep_their_order() {
     }
 }
 
+/// No double and no swap in the log.
 #[test]
 fn a4_without_sequences_one_in_flight_keeps_the_order_under_retries() {
     let setup = impatient().settings(|s| {
@@ -152,6 +157,7 @@ fn a4_without_sequences_one_in_flight_keeps_the_order_under_retries() {
     world.check(false);
 }
 
+/// The recognised batch bears its first offset; DUPLICATE gives none, not 0.
 #[test]
 fn a5_the_offset_of_a_batch_that_came_twice_is_the_first_one_or_unknown() {
     // Among the five the broker remembers it still knows the offset.
@@ -178,6 +184,7 @@ fn a5_the_offset_of_a_batch_that_came_twice_is_the_first_one_or_unknown() {
     world.check(true);
 }
 
+/// For every order and instant: every record settled, exactly once.
 #[test]
 fn a7_expiry_answer_reset_and_close_in_any_order_settle_each_record_once() {
     // The harness refuses a second verdict for a record; here the moments of four events are moved
@@ -212,6 +219,7 @@ fn a7_expiry_answer_reset_and_close_in_any_order_settle_each_record_once() {
     }
 }
 
+/// What flies is Unknown, what waits is "not written" and never reaches a broker.
 #[test]
 fn c1_abandoning_settles_what_waits_as_not_written_and_what_flies_as_unknown() {
     let mut world = World::warm(impatient(), 2);

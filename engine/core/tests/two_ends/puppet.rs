@@ -146,6 +146,7 @@ fn told(brokers: Vec<Broker>, topics: Vec<Topic>) -> Puppet {
     puppet
 }
 
+/// The first of two with an id is kept, impossible ones are not.
 #[test]
 fn h9_broker_ids_twice_negative_or_with_impossible_ports_are_ignored() {
     let brokers = vec![
@@ -162,6 +163,7 @@ fn h9_broker_ids_twice_negative_or_with_impossible_ports_are_ignored() {
     assert_eq!(&*cluster.brokers[&BrokerId(1)].host, "10.0.0.1");
 }
 
+/// No topic is published of them.
 #[test]
 fn h9_partitions_that_are_negative_sparse_or_twice_make_no_topic() {
     for numbers in [
@@ -178,6 +180,7 @@ fn h9_partitions_that_are_negative_sparse_or_twice_make_no_topic() {
     }
 }
 
+/// The partition is known without a leader.
 #[test]
 fn h9_a_leader_that_is_not_listed_is_no_leader() {
     let puppet = told(vec![broker(2, "10.0.0.1", 9092)], vec![topic("t", &[0])]);
@@ -185,6 +188,7 @@ fn h9_a_leader_that_is_not_listed_is_no_leader() {
     assert_eq!(cluster.topics["t"].partitions[0].leader, None);
 }
 
+/// Only the topic that was asked for is kept, of 100,000.
 #[test]
 fn h9_a_million_topics_nobody_asked_for_are_not_kept() {
     let mut topics: Vec<_> = (0..100_000).map(|n| topic(&format!("x{n}"), &[])).collect();
@@ -198,6 +202,7 @@ fn h9_a_million_topics_nobody_asked_for_are_not_kept() {
     assert_eq!(cluster.topics.len(), 1);
 }
 
+/// 5 to 25 connects in 10 s, all to the bootstrap address; what was known stays, and it settles.
 #[test]
 fn m15_a_broker_that_asks_for_it_sends_us_back_to_the_bootstrap_addresses() {
     let mut puppet = told(vec![broker(1, "10.0.0.7", 9092)], vec![topic("t", &[0])]);
@@ -224,6 +229,7 @@ fn m15_a_broker_that_asks_for_it_sends_us_back_to_the_bootstrap_addresses() {
     assert_eq!(puppet.questions, questions, "it has settled");
 }
 
+/// None is taken, 5 to 20 questions in 5 s, then the good one is.
 #[test]
 fn i11_ids_that_make_no_sense_are_asked_for_again_and_not_in_a_storm() {
     for (id, epoch) in [(-1, 0), (5, -1), (i64::MIN, i16::MIN)] {
@@ -246,6 +252,7 @@ fn i11_ids_that_make_no_sense_are_asked_for_again_and_not_in_a_storm() {
     }
 }
 
+/// One close, and it connects again.
 #[test]
 fn h6_an_answer_nobody_asked_the_directory_for_ends_its_connection() {
     let mut puppet = told(vec![broker(1, "10.0.0.1", 9092)], vec![topic("t", &[0])]);

@@ -14,6 +14,7 @@ fn failure(world: &World, lane: u32, number: u64) -> (bool, Failure) {
     }
 }
 
+/// Seven waits, each within 20 % of 100 ms doubled up to 1 s.
 #[test]
 fn r1_waits_double_from_the_answer_to_the_next_attempt_and_are_capped() {
     let mut world = World::warm(Setup::new(1), 1);
@@ -36,6 +37,7 @@ fn r1_waits_double_from_the_answer_to_the_next_attempt_and_are_capped() {
     world.check(true);
 }
 
+/// The next attempt comes after the first wait, not the fifth.
 #[test]
 fn r1_one_lost_connection_is_one_failure_however_much_was_in_flight() {
     let setup = Setup::new(1).settings(|s| {
@@ -55,6 +57,7 @@ fn r1_one_lost_connection_is_one_failure_however_much_was_in_flight() {
     world.check(true);
 }
 
+/// "Not written" after three attempts, with the first and the last code; the lane goes on.
 #[test]
 fn r1_exhausted_retries_end_with_the_last_cause() {
     let setup = Setup::new(1).settings(|s| s.retry.attempts_max = Some(3));
@@ -81,6 +84,7 @@ fn r1_exhausted_retries_end_with_the_last_cause() {
     world.check(true);
 }
 
+/// Unknown at its deadline.
 #[test]
 fn i5_a_leader_that_lost_its_office_may_have_stored_the_batch() {
     let setup = Setup::new(1).settings(|s| s.delivery_timeout = ms(2_000));
@@ -94,6 +98,7 @@ fn i5_a_leader_that_lost_its_office_may_have_stored_the_batch() {
     world.check(true);
 }
 
+/// Exactly at the deadline, with the cause: no connection, no leader, no answer, refusals.
 #[test]
 fn r2_the_deadline_ends_a_batch_wherever_it_waits_with_a_cause() {
     let timeout = ms(700);
@@ -158,6 +163,7 @@ fn r2_the_deadline_ends_a_batch_wherever_it_waits_with_a_cause() {
     world.check(true);
 }
 
+/// Not a moment after its deadline.
 #[test]
 fn r2_a_later_request_with_older_records_is_watched_too() {
     // A batch tried again near its deadline flies behind a fresh request.
@@ -179,6 +185,7 @@ fn r2_a_later_request_with_older_records_is_watched_too() {
     world.check(true);
 }
 
+/// The connection is gone, the record acked on another; nothing more is sent on the first.
 #[test]
 fn r3_a_timeout_with_half_a_frame_sent_closes_the_connection() {
     let setup = Setup::new(1)
@@ -201,6 +208,7 @@ fn r3_a_timeout_with_half_a_frame_sent_closes_the_connection() {
     world.check(true);
 }
 
+/// Both batches are recognised when they come again, and acked once.
 #[test]
 fn r4_an_answer_after_the_request_timeout_meets_nobody() {
     let setup = Setup::new(1).settings(|s| s.request_timeout = ms(300));
@@ -216,6 +224,7 @@ fn r4_an_answer_after_the_request_timeout_meets_nobody() {
     world.check(true);
 }
 
+/// One request and "rejected" for final codes, two requests and acked for CORRUPT_MESSAGE.
 #[test]
 fn r5_codes_that_are_final_are_tried_once_and_a_damaged_request_again() {
     for code in [
@@ -244,6 +253,7 @@ fn r5_codes_that_are_final_are_tried_once_and_a_damaged_request_again() {
     world.check(true);
 }
 
+/// 8 to 25 tries in 10 s, the last waits 790 ms and more; acked once somebody answers.
 #[test]
 fn r6_refused_and_silent_connections_are_tried_with_growing_waits() {
     for dark in [false, true] {
@@ -274,6 +284,8 @@ fn r6_refused_and_silent_connections_are_tried_with_growing_waits() {
     }
 }
 
+/// The next request leaves exactly when the throttle ends; INT_MAX is capped at a minute, negative
+/// ones are none.
 #[test]
 fn r7_a_throttled_connection_is_quiet_that_long_and_deadlines_still_run() {
     let mut world = World::warm(Setup::new(1), 1);

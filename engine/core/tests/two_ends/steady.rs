@@ -7,6 +7,7 @@ use ringpost_core::time::Time;
 
 use crate::world::{Setup, World, ms, us};
 
+/// No allocation in 300 rounds over 40 lanes (counting allocator).
 #[test]
 fn x5_the_steady_state_takes_nothing_from_the_heap() {
     let setup = Setup::new(1).settings(|s| {

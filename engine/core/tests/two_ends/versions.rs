@@ -68,6 +68,7 @@ fn w_each_partition_is_in_a_request_once_and_topics_stand_together() {
     }
 }
 
+/// Partitions that are there again are acked, those that are not end within their deadline.
 #[test]
 fn m5_a_topic_made_anew_with_another_id_is_written_to_again() {
     for (newest, before, after) in [(13, 2, 2), (12, 2, 2), (13, 1, 3), (13, 3, 1)] {
