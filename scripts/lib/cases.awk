@@ -6,7 +6,6 @@ BEGIN {
   # an error: nobody would know how to run it.
   place("codec/", "bytes alone", "cargo test -p ringpost-codec")
   place("engine/core/src/", "the core alone", "cargo test -p ringpost-core")
-  place("engine/core/tests/", "pretend time: core and broker model as two ends", "cargo test -p ringpost-core")
   place("engine/simulator/", "pretend time: core and broker model as two ends", "cargo test -p ringpost-simulator")
   place("engine/memory/", "memory alone", "cargo test -p ringpost-memory")
   place("engine/memory/src/interleavings.rs", "every interleaving (loom)", "scripts/test models")

@@ -7,129 +7,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringpost_broker::{Broker, BrokerConfig, Closed, Keep, Node, Progress, Session, numbering};
-use ringpost_codec::kafka::produce;
-use ringpost_codec::kafka::{ApiKey, header};
-use ringpost_codec::reader::Reader;
-use ringpost_codec::record_batch::{BatchHeader, BatchView};
+use ringpost_broker::{Broker, Closed, Progress, Session};
 use ringpost_core::connection::ConnId;
-use ringpost_core::directory::{Directory, DirectorySettings, Task, TopicError};
+use ringpost_core::directory::{Directory, Task, TopicError};
 use ringpost_core::dispatch::{Action, Dispatcher};
 use ringpost_core::id::{LaneId, PartitionId};
 use ringpost_core::metadata::Cluster;
 use ringpost_core::outcome::Verdict;
 use ringpost_core::random::Random;
-use ringpost_core::retry::Backoff;
-use ringpost_core::settings::{Linger, Settings};
 use ringpost_core::time::Time;
 
+use crate::found::{FoundBatch, batches};
 use crate::lanes::{Heap, Lanes, Ticket, VecPiece};
-
-pub(crate) const fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-pub(crate) const fn us(us: u64) -> Duration {
-    Duration::from_micros(us)
-}
-
-/// Where node `id` listens unless a test moves it.
-pub(crate) fn address(id: i32) -> SocketAddr {
-    format!("10.0.0.{id}:9092").parse().expect("an address")
-}
-
-/// How the network behaves.
-#[derive(Debug, Clone)]
-pub(crate) struct Network {
-    /// One way.
-    pub(crate) latency: Duration,
-    /// Up to so much more, drawn for each fragment; the order within a connection is kept.
-    pub(crate) jitter: Duration,
-    /// Bytes travel in fragments of 1 to so many bytes; 0 leaves them whole.
-    pub(crate) fragment: usize,
-    /// Between two fragments of an answer at least.
-    pub(crate) pace: Duration,
-    /// The kernel takes so many bytes of a frame at once; 0 takes all.
-    pub(crate) send_chunk: usize,
-}
-
-/// What a world is made from.
-#[derive(Debug, Clone)]
-pub(crate) struct Setup {
-    pub(crate) seed: u64,
-    pub(crate) settings: Settings,
-    pub(crate) directory: DirectorySettings,
-    pub(crate) broker: BrokerConfig,
-    pub(crate) network: Network,
-    pub(crate) batch_bytes: usize,
-}
-
-impl Setup {
-    pub(crate) fn new(nodes: i32) -> Self {
-        let backoff = Backoff::new(ms(50), ms(1000));
-        Self {
-            seed: 1,
-            settings: Settings {
-                linger: Linger::Auto { gap: us(500) },
-                ..Settings::default()
-            },
-            directory: DirectorySettings {
-                client_id: "test".to_owned(),
-                bootstrap: vec![("10.0.0.1".to_owned(), 9092)],
-                connect_timeout: ms(10_000),
-                request_timeout: ms(30_000),
-                reconnect: backoff,
-                refresh: Backoff::default(),
-                metadata_max_age: ms(300_000),
-                topic_timeout: ms(30_000),
-                auto_create: false,
-                idempotent: true,
-            },
-            broker: BrokerConfig {
-                nodes: (1..=nodes)
-                    .map(|id| Node {
-                        id,
-                        host: address(id).ip().to_string(),
-                        port: 9092,
-                    })
-                    .collect(),
-                keep: Keep::Everything,
-                auto_create: false,
-                numbered: true,
-                ..BrokerConfig::default()
-            },
-            network: Network {
-                latency: us(500),
-                jitter: Duration::ZERO,
-                fragment: 0,
-                pace: Duration::ZERO,
-                send_chunk: 0,
-            },
-            batch_bytes: 16 << 10,
-        }
-    }
-
-    pub(crate) fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(&mut self.settings);
-        self.directory.idempotent = self.settings.idempotent;
-        self
-    }
-
-    pub(crate) fn directory(mut self, change: impl FnOnce(&mut DirectorySettings)) -> Self {
-        change(&mut self.directory);
-        self
-    }
-
-    pub(crate) fn broker(mut self, change: impl FnOnce(&mut BrokerConfig)) -> Self {
-        change(&mut self.broker);
-        self
-    }
-
-    pub(crate) fn network(mut self, change: impl FnOnce(&mut Network)) -> Self {
-        change(&mut self.network);
-        self
-    }
-}
+use crate::setup::{Network, Setup, address, ms, us};
 
 #[derive(Debug)]
 enum Event {
@@ -158,41 +48,38 @@ struct Socket {
 
 /// A Produce request as it was handed to the driver.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
-    pub(crate) at: Time,
-    pub(crate) conn: ConnId,
-    pub(crate) node: i32,
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// A batch found in a request or in a log, with its records' (lane, number).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FoundBatch {
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
-    pub(crate) header: BatchHeader,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) records: Vec<(u64, u64)>,
+pub struct Request {
+    /// When.
+    pub at: Time,
+    /// Over which connection.
+    pub conn: ConnId,
+    /// To which node.
+    pub node: i32,
+    /// The frame with its length.
+    pub bytes: Vec<u8>,
 }
 
 /// What became of a record.
 #[derive(Debug, Clone)]
-pub(crate) struct Outcome {
-    pub(crate) verdict: Verdict,
+pub struct Outcome {
+    /// What its batch ended with.
+    pub verdict: Verdict,
     /// Its place in its batch.
-    pub(crate) index: usize,
-    pub(crate) at: Time,
+    pub index: usize,
+    /// When.
+    pub at: Time,
     /// Counts verdicts in the order in which they came.
-    pub(crate) order: u64,
+    pub order: u64,
 }
 
 /// Changes answers on their way.
-pub(crate) struct Tamper(Box<Change>);
+pub struct Tamper(Box<Change>);
 
 type Change = dyn FnMut(&mut Vec<u8>);
 
 impl Tamper {
-    pub(crate) fn with(change: impl FnMut(&mut Vec<u8>) + 'static) -> Option<Self> {
+    /// A change that is made to each piece of an answer.
+    pub fn with(change: impl FnMut(&mut Vec<u8>) + 'static) -> Option<Self> {
         Some(Self(Box::new(change)))
     }
 }
@@ -203,50 +90,67 @@ impl std::fmt::Debug for Tamper {
     }
 }
 
+/// A cluster, a network, and one shard with its directory.
 #[derive(Debug)]
-pub(crate) struct World {
-    pub(crate) now: Time,
-    pub(crate) broker: Broker,
-    pub(crate) dispatcher: Dispatcher<Heap, Ticket>,
-    pub(crate) directory: Directory,
-    pub(crate) lanes: Lanes,
-    pub(crate) network: Network,
-    pub(crate) random: Random,
-    pub(crate) outcomes: BTreeMap<(u32, u64), Outcome>,
-    pub(crate) requests: Vec<Request>,
+pub struct World {
+    /// It is so late.
+    pub now: Time,
+    /// The cluster.
+    pub broker: Broker,
+    /// The real one.
+    pub dispatcher: Dispatcher<Heap, Ticket>,
+    /// The real one.
+    pub directory: Directory,
+    /// Where records are appended.
+    pub lanes: Lanes,
+    /// How the network behaves.
+    pub network: Network,
+    /// For what the network draws.
+    pub random: Random,
+    /// What became of each record, by lane and number.
+    pub outcomes: BTreeMap<(u32, u64), Outcome>,
+    /// All Produce requests that were handed to the driver.
+    pub requests: Vec<Request>,
     /// When connections were tried, and where.
-    pub(crate) connects: Vec<(Time, ConnId, SocketAddr)>,
+    pub connects: Vec<(Time, ConnId, SocketAddr)>,
     /// What the directory sent, and when.
-    pub(crate) questions: Vec<(Time, Vec<u8>)>,
-    pub(crate) failed_topics: Vec<(Time, Arc<str>, TopicError)>,
-    pub(crate) cluster_changes: u32,
-    pub(crate) cluster: Arc<Cluster>,
+    pub questions: Vec<(Time, Vec<u8>)>,
+    /// Topics that were given up, and when.
+    pub failed_topics: Vec<(Time, Arc<str>, TopicError)>,
+    /// How often another cluster was met.
+    pub cluster_changes: u32,
+    /// What the directory last told.
+    pub cluster: Arc<Cluster>,
     /// Why the broker ended connections.
-    pub(crate) closings: Vec<Closed>,
+    pub closings: Vec<Closed>,
     /// Who listens where.
-    pub(crate) listening: BTreeMap<SocketAddr, i32>,
+    pub listening: BTreeMap<SocketAddr, i32>,
     /// Addresses that answer nothing, not even that they do not.
-    pub(crate) dark: BTreeSet<SocketAddr>,
-    pub(crate) names: BTreeMap<String, Result<Vec<SocketAddr>, String>>,
-    pub(crate) resolved: u32,
+    pub dark: BTreeSet<SocketAddr>,
+    /// What names resolve to.
+    pub names: BTreeMap<String, Result<Vec<SocketAddr>, String>>,
+    /// How often a name was asked for.
+    pub resolved: u32,
     /// The next Produce request is followed by a reset behind so many of its bytes.
-    pub(crate) cut_next_request: Option<usize>,
-    /// Bytes to these nodes, and from them, are lost.
-    pub(crate) deaf: BTreeSet<i32>,
-    pub(crate) mute: BTreeSet<i32>,
+    pub cut_next_request: Option<usize>,
+    /// Bytes to these nodes are lost.
+    pub deaf: BTreeSet<i32>,
+    /// Bytes from these nodes are lost.
+    pub mute: BTreeSet<i32>,
     /// Answers are handed to the client changed by this.
-    pub(crate) tamper: Option<Tamper>,
+    pub tamper: Option<Tamper>,
     wanted: BTreeMap<String, Vec<LaneId>>,
     sockets: BTreeMap<ConnId, Socket>,
     events: BTreeMap<(Time, u64), Event>,
     counted: u64,
     settled: u64,
     /// How much the dispatcher allocated, since this was set to `Some`.
-    pub(crate) allocations: Option<u64>,
+    pub allocations: Option<u64>,
 }
 
 impl World {
-    pub(crate) fn new(setup: Setup) -> Self {
+    /// A world without topics.
+    pub fn new(setup: Setup) -> Self {
         Self {
             now: Time(1_000_000_000),
             dispatcher: Dispatcher::new(setup.settings, setup.seed),
@@ -286,7 +190,7 @@ impl World {
     }
 
     /// A world with one topic, whose lanes are known. Lane n is partition n.
-    pub(crate) fn with_topic(setup: Setup, topic: &str, partitions: i32) -> Self {
+    pub fn with_topic(setup: Setup, topic: &str, partitions: i32) -> Self {
         let mut world = Self::new(setup);
         world
             .broker
@@ -300,7 +204,7 @@ impl World {
 
     /// As [`World::with_topic`], and one record went to each partition: connections are ready, and
     /// the lanes are proven.
-    pub(crate) fn warm(setup: Setup, partitions: u32) -> Self {
+    pub fn warm(setup: Setup, partitions: u32) -> Self {
         let count = i32::try_from(partitions).expect("few");
         let mut world = Self::with_topic(setup, "t", count);
         for lane in 0..partitions {
@@ -315,27 +219,28 @@ impl World {
     }
 
     /// Bytes from a broker that nobody asked for.
-    pub(crate) fn inject(&mut self, conn: ConnId, bytes: &[u8]) {
+    pub fn inject(&mut self, conn: ConnId, bytes: &[u8]) {
         self.schedule(self.now, Event::ToClient(conn, bytes.to_vec()));
     }
 
     /// Asks the directory for a topic.
-    pub(crate) fn want(&mut self, topic: &str) {
+    pub fn want(&mut self, topic: &str) {
         self.wanted.entry(topic.to_owned()).or_default();
         self.directory.want(self.now, &topic.into());
     }
 
     /// The lanes of a topic, by partition.
-    pub(crate) fn lanes_of(&self, topic: &str) -> Vec<LaneId> {
+    pub fn lanes_of(&self, topic: &str) -> Vec<LaneId> {
         self.wanted.get(topic).cloned().unwrap_or_default()
     }
 
-    pub(crate) fn append(&mut self, lane: u32, len: usize) -> u64 {
+    /// Appends a record; returns its number.
+    pub fn append(&mut self, lane: u32, len: usize) -> u64 {
         self.lanes.append(self.now, LaneId(lane), len)
     }
 
     /// Runs until everything appended is settled. Panics when that takes longer than `most`.
-    pub(crate) fn settle(&mut self, most: Duration) {
+    pub fn settle(&mut self, most: Duration) {
         let end = self.now + most;
         while self.unsettled() > 0 {
             assert!(
@@ -347,18 +252,20 @@ impl World {
         }
     }
 
-    pub(crate) fn unsettled(&self) -> usize {
+    /// So many records have no outcome yet.
+    pub fn unsettled(&self) -> usize {
         let appended: u64 = self.lanes.lanes.iter().map(|lane| lane.next).sum();
         usize::try_from(appended).expect("few") - self.outcomes.len()
     }
 
-    pub(crate) fn run_for(&mut self, time: Duration) {
+    /// Lets time pass.
+    pub fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         while self.step(end) {}
     }
 
     /// Runs until the network is quiet and no topic is waited for, at most for `most`.
-    pub(crate) fn run_until_idle(&mut self, most: Duration) {
+    pub fn run_until_idle(&mut self, most: Duration) {
         let end = self.now + most;
         self.turn();
         while !self.events.is_empty() && self.step(end) {}
@@ -366,7 +273,7 @@ impl World {
 
     /// Goes on to the next thing that happens before `end`. `false` when there is none; it is then
     /// `end`.
-    pub(crate) fn step(&mut self, end: Time) -> bool {
+    pub fn step(&mut self, end: Time) -> bool {
         for loops in 0.. {
             self.turn();
             let mut next = self
@@ -610,7 +517,7 @@ impl World {
     }
 
     /// Resets a connection: nothing under way arrives any more on either side.
-    pub(crate) fn reset(&mut self, conn: ConnId) {
+    pub fn reset(&mut self, conn: ConnId) {
         self.events.retain(|_, event| {
             !matches!(event, Event::ToBroker(c, _) | Event::ToClient(c, _) | Event::Connected(c)
                 if *c == conn)
@@ -619,7 +526,7 @@ impl World {
     }
 
     /// The connections that are open just now.
-    pub(crate) fn open_connections(&self) -> Vec<ConnId> {
+    pub fn open_connections(&self) -> Vec<ConnId> {
         self.sockets
             .iter()
             .filter(|(_, socket)| socket.client_open)
@@ -628,7 +535,7 @@ impl World {
     }
 
     /// Ends all connections to a node; nobody listens at its address until [`World::start_node`].
-    pub(crate) fn stop_node(&mut self, node: i32) {
+    pub fn stop_node(&mut self, node: i32) {
         self.listening.retain(|_, listener| *listener != node);
         let conns: Vec<_> = self
             .sockets
@@ -641,12 +548,13 @@ impl World {
         }
     }
 
-    pub(crate) fn start_node(&mut self, node: i32) {
+    /// Listens again, at the usual address.
+    pub fn start_node(&mut self, node: i32) {
         self.listening.insert(address(node), node);
     }
 
     /// Ends all connections to a node in an orderly way.
-    pub(crate) fn hang_up(&mut self, node: i32) {
+    pub fn hang_up(&mut self, node: i32) {
         let now = self.now;
         for (conn, socket) in &mut self.sockets {
             if socket.node == node && socket.client_open {
@@ -837,32 +745,35 @@ impl World {
     }
 
     /// The outcome of a record.
-    pub(crate) fn outcome(&self, lane: u32, number: u64) -> &Outcome {
+    pub fn outcome(&self, lane: u32, number: u64) -> &Outcome {
         &self.outcomes[&(lane, number)]
     }
 
-    pub(crate) fn is_acked(&self, lane: u32, number: u64) -> bool {
+    /// Whether a record is acknowledged.
+    pub fn is_acked(&self, lane: u32, number: u64) -> bool {
         matches!(self.outcome(lane, number).verdict, Verdict::Acked { .. })
     }
 
-    pub(crate) fn count(&self, which: impl Fn(&Verdict) -> bool) -> usize {
+    /// So many records ended like that.
+    pub fn count(&self, which: impl Fn(&Verdict) -> bool) -> usize {
         self.outcomes
             .values()
             .filter(|outcome| which(&outcome.verdict))
             .count()
     }
 
-    pub(crate) fn all_acked(&self) -> bool {
+    /// Whether every record that has an outcome is acknowledged.
+    pub fn all_acked(&self) -> bool {
         self.count(|verdict| matches!(verdict, Verdict::Acked { .. })) == self.outcomes.len()
     }
 
     /// The batches of a partition's log.
-    pub(crate) fn log(&self, topic: &str, partition: i32) -> Vec<FoundBatch> {
+    pub fn log(&self, topic: &str, partition: i32) -> Vec<FoundBatch> {
         batches(topic, partition, &self.broker.log(topic, partition))
     }
 
     /// The log holds every record at most once, in order, and nothing foreign.
-    pub(crate) fn check_logs(&self) {
+    pub fn check_logs(&self) {
         for (id, lane) in (0u32..).zip(&self.lanes.lanes) {
             let log = self.log(&lane.topic, lane.partition);
             let records: Vec<_> = log.into_iter().flat_map(|batch| batch.records).collect();
@@ -876,7 +787,7 @@ impl World {
     /// 1 what is acked lies at its offset; 2 the log holds nothing that was not appended; 3 what is
     /// reported as not written is not there; 4 nothing is there twice; 5 the order is kept;
     /// 6 nothing is missing but what was reported.
-    pub(crate) fn check(&self, once: bool) {
+    pub fn check(&self, once: bool) {
         assert_eq!(self.unsettled(), 0, "everything is settled");
         for (id, lane) in (0u32..).zip(&self.lanes.lanes) {
             let mut log = BTreeMap::new();
@@ -931,56 +842,4 @@ impl World {
             );
         }
     }
-}
-
-/// The batches in a Produce request.
-pub(crate) fn batches_of(request: &Request) -> Vec<FoundBatch> {
-    let mut reader = Reader::new(&request.bytes[4..]);
-    let head = header::RequestHeader::read(&mut reader).expect("a header");
-    assert_eq!(head.api_key, ApiKey::PRODUCE);
-    assert_eq!(
-        i32::from_be_bytes(request.bytes[..4].try_into().expect("four bytes")),
-        i32::try_from(request.bytes.len() - 4).expect("small")
-    );
-    let view = produce::decode_request(head.version, reader.rest()).expect("a request");
-    let mut found = Vec::new();
-    for topic in view.topics() {
-        let name = match topic.topic {
-            produce::TopicRef::Name(name) => name.to_owned(),
-            produce::TopicRef::Id(id) => format!("{id:?}"),
-        };
-        for partition in topic.partitions {
-            let records = partition.records.expect("records");
-            found.extend(batches(&name, partition.partition, records));
-        }
-    }
-    found
-}
-
-/// The version of a Produce request.
-pub(crate) fn version_of(request: &Request) -> i16 {
-    i16::from_be_bytes(request.bytes[6..8].try_into().expect("two bytes"))
-}
-
-fn batches(topic: &str, partition: i32, bytes: &[u8]) -> Vec<FoundBatch> {
-    let mut reader = Reader::new(bytes);
-    let mut found = Vec::new();
-    while !reader.rest().is_empty() {
-        let before = reader.rest();
-        let view = BatchView::read(&mut reader).expect("a batch");
-        assert!(view.crc_ok());
-        let mut records = Vec::new();
-        for record in view.records() {
-            let record = record.expect("a record");
-            records.push(numbering::read(record.value.expect("a value")).expect("a number"));
-        }
-        found.push(FoundBatch {
-            topic: topic.to_owned(),
-            partition,
-            header: view.header,
-            bytes: before[..before.len() - reader.rest().len()].to_vec(),
-            records,
-        });
-    }
-    found
 }

@@ -2,7 +2,8 @@
 
 use ringpost_broker::{ApiKey, RequestFault};
 
-use crate::world::{Setup, World, ms, us};
+use ringpost_simulator::setup::{Setup, ms, us};
+use ringpost_simulator::world::World;
 
 /// For cuts all over the request: all acked, in the log once, recognised as a retry exactly if it
 /// had arrived whole.

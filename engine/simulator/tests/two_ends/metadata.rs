@@ -8,7 +8,8 @@ use ringpost_core::directory::TopicError;
 use ringpost_core::id::{BrokerId, LaneId};
 use ringpost_core::time::Time;
 
-use crate::world::{Setup, World, address, ms};
+use ringpost_simulator::setup::{Setup, address, ms, us};
+use ringpost_simulator::world::World;
 
 fn asked_at(world: &World) -> Vec<Time> {
     let is_metadata = |frame: &[u8]| frame[4..6] == [0, 3];
@@ -403,7 +404,7 @@ fn m18_the_first_records_to_fifty_new_topics_take_round_trips_and_no_scans() {
     // One after the other, as threads come: each while another is being asked for.
     for name in &names {
         world.want(name);
-        world.run_for(crate::world::us(50));
+        world.run_for(us(50));
     }
     world.run_for(ms(5));
     for name in &names {

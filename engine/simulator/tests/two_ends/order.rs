@@ -6,7 +6,9 @@ use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
 use ringpost_core::outcome::{Verdict, Why};
 use ringpost_core::settings::{Acks, Linger};
 
-use crate::world::{Setup, World, batches_of, ms, us};
+use ringpost_simulator::found::batches_of;
+use ringpost_simulator::setup::{Setup, ms, us};
+use ringpost_simulator::world::World;
 
 fn impatient() -> Setup {
     Setup::new(1).settings(|s| {

@@ -10,7 +10,8 @@ use ringpost_core::random::Random;
 use ringpost_core::settings::{Acks, Linger};
 use ringpost_core::time::Time;
 
-use crate::world::{Setup, Tamper, World, ms, us};
+use ringpost_simulator::setup::{Setup, ms, us};
+use ringpost_simulator::world::{Tamper, World};
 
 const SEEDS: u64 = 300;
 
@@ -33,7 +34,7 @@ impl Drop for Repeat {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
-                "repeat with: RINGPOST_SEED={} cargo test -p ringpost-core --test two_ends random",
+                "repeat with: RINGPOST_SEED={} cargo test -p ringpost-simulator --test two_ends random",
                 self.0
             );
         }

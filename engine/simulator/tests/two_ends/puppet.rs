@@ -1,113 +1,12 @@
 //! The directory with a broker that says whatever a test wants.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use ringpost_codec::kafka::api_versions::{self, ApiRange};
-use ringpost_codec::kafka::header::{self, RequestHeader};
+use ringpost_codec::kafka::ErrorCode;
 use ringpost_codec::kafka::metadata::{Broker, Partition, Response, Topic};
-use ringpost_codec::kafka::{ApiKey, ErrorCode, init_producer_id};
-use ringpost_codec::reader::Reader;
 use ringpost_core::connection::ConnId;
-use ringpost_core::directory::{Directory, Task};
+use ringpost_core::directory::Directory;
 use ringpost_core::id::{BrokerId, ProducerIdentity};
-use ringpost_core::metadata::Cluster;
-use ringpost_core::time::Time;
-
-use crate::world::{Setup, ms};
-
-/// A directory, and a broker on strings.
-struct Puppet {
-    directory: Directory,
-    now: Time,
-    metadata: Response,
-    identity: init_producer_id::Response,
-    published: Option<Arc<Cluster>>,
-    identities: Vec<Result<ProducerIdentity, ErrorCode>>,
-    closed: u32,
-    connects: Vec<SocketAddr>,
-    questions: u32,
-}
-
-impl Puppet {
-    fn new(metadata: Response) -> Self {
-        let mut directory = Directory::new(Setup::new(1).directory, 1);
-        let now = Time(1_000_000);
-        directory.want(now, &"t".into());
-        Self {
-            directory,
-            now,
-            metadata,
-            identity: init_producer_id::Response::default(),
-            published: None,
-            identities: Vec::new(),
-            closed: 0,
-            connects: Vec::new(),
-            questions: 0,
-        }
-    }
-
-    fn run_for(&mut self, time: std::time::Duration) {
-        let end = self.now + time;
-        loop {
-            self.directory.step(self.now);
-            while let Some(task) = self.directory.poll_task() {
-                self.perform(task);
-            }
-            let next = self.directory.next_deadline();
-            if next > end {
-                self.now = end;
-                return;
-            }
-            self.now = next.max(self.now + ms(1));
-        }
-    }
-
-    fn perform(&mut self, task: Task) {
-        match task {
-            Task::Connect { conn, address } => {
-                self.connects.push(address);
-                self.directory.connected(conn);
-            }
-            Task::Send { conn, frame } => self.answer(conn, &frame),
-            Task::Publish(cluster) => self.published = Some(cluster),
-            Task::Identity { result, .. } => self.identities.push(result),
-            Task::Close { .. } => self.closed += 1,
-            Task::Resolve { .. } | Task::Failed { .. } | Task::ClusterChanged { .. } => {}
-        }
-    }
-
-    fn answer(&mut self, conn: ConnId, frame: &[u8]) {
-        self.questions += 1;
-        let asked = RequestHeader::read(&mut Reader::new(&frame[4..])).expect("a header");
-        let (api, version) = (asked.api_key, asked.version);
-        let mut out = Vec::new();
-        header::put_response(&mut out, api, version, asked.correlation_id, |writer| {
-            match api {
-                ApiKey::API_VERSIONS => {
-                    let range = |api_key, max| ApiRange {
-                        api_key,
-                        min: 0,
-                        max,
-                    };
-                    let offered = api_versions::Response {
-                        ranges: vec![
-                            range(ApiKey::PRODUCE, 13),
-                            range(ApiKey::METADATA, 13),
-                            range(ApiKey::INIT_PRODUCER_ID, 4),
-                        ],
-                        ..api_versions::Response::default()
-                    };
-                    offered.write(version, writer)
-                }
-                ApiKey::METADATA => self.metadata.write(version, writer),
-                _ => self.identity.write(version, writer),
-            }
-            .expect("an agreed version");
-        });
-        self.directory.received(self.now, conn, &out);
-    }
-}
+use ringpost_simulator::puppet::Puppet;
+use ringpost_simulator::setup::ms;
 
 fn broker(id: i32, host: &str, port: i32) -> Broker {
     Broker {

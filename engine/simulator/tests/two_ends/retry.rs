@@ -4,7 +4,8 @@ use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
 use ringpost_core::outcome::{Cause, Failure, Verdict, Why};
 use ringpost_core::time::Time;
 
-use crate::world::{Setup, World, ms, us};
+use ringpost_simulator::setup::{Setup, address, ms, us};
+use ringpost_simulator::world::World;
 
 fn failure(world: &World, lane: u32, number: u64) -> (bool, Failure) {
     match &world.outcome(lane, number).verdict {
@@ -262,7 +263,7 @@ fn r6_refused_and_silent_connections_are_tried_with_growing_waits() {
         world.stop_node(1);
         world.run_for(ms(5));
         if dark {
-            world.dark.insert(crate::world::address(1));
+            world.dark.insert(address(1));
         }
         world.connects.clear();
         world.append(0, 100);

@@ -7,7 +7,8 @@ use ringpost_core::dispatch::Purge;
 use ringpost_core::outcome::{Verdict, Why};
 use ringpost_core::settings::{Acks, Linger};
 
-use crate::world::{Setup, World, ms, us};
+use ringpost_simulator::setup::{Setup, ms, us};
+use ringpost_simulator::world::World;
 
 fn impatient() -> Setup {
     Setup::new(1).settings(|s| {

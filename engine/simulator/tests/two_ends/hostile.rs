@@ -3,7 +3,8 @@
 use ringpost_core::id::BrokerId;
 use ringpost_core::outcome::{Cause, Verdict};
 
-use crate::world::{Setup, Tamper, World, ms, us};
+use ringpost_simulator::setup::{Setup, ms, us};
+use ringpost_simulator::world::{Tamper, World};
 
 /// Where an answer to Produce has its correlation id.
 const CORRELATION_AT: usize = 4;

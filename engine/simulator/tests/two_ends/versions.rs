@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use ringpost_broker::{ApiKey, ErrorCode, PartitionFault};
 use ringpost_core::settings::Acks;
 
-use crate::world::{Setup, World, batches_of, ms, us, version_of};
+use ringpost_simulator::found::{batches_of, version_of};
+use ringpost_simulator::setup::{Setup, ms, us};
+use ringpost_simulator::world::World;
 
 fn speaking(newest: i16) -> Setup {
     Setup::new(2).broker(|b| {

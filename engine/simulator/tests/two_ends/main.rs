@@ -1,10 +1,7 @@
 //! The core and a broker as two real ends in pretend time.
 //!
 //! Tests are named after the cases of the reliability catalogue they prove. A run is repeated by
-//! its seed: `RINGPOST_SEED=n cargo test -p ringpost-core --test two_ends random`.
-
-mod lanes;
-mod world;
+//! its seed: `RINGPOST_SEED=n cargo test -p ringpost-simulator --test two_ends random`.
 
 mod batching;
 mod hostile;

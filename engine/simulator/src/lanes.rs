@@ -14,25 +14,25 @@ use ringpost_core::time::Time;
 
 /// A buffer that is a vector.
 #[derive(Debug)]
-pub(crate) struct VecBuffer {
+pub struct VecBuffer {
     bytes: Vec<u8>,
     filled: usize,
 }
 
 /// A frozen [`VecBuffer`], or a part of it.
 #[derive(Debug, Clone)]
-pub(crate) struct VecPiece {
+pub struct VecPiece {
     bytes: Rc<Vec<u8>>,
     range: std::ops::Range<usize>,
 }
 
 /// Memory without a bound.
 #[derive(Debug)]
-pub(crate) struct Heap;
+pub struct Heap;
 
 /// A buffer of so many bytes. Memory of the appenders, not of the core: it is not counted when the
 /// core's allocations are.
-pub(crate) fn buffer(bytes: usize) -> VecBuffer {
+pub fn buffer(bytes: usize) -> VecBuffer {
     let mut buffer = None;
     allocation_counter::opt_out(|| {
         buffer = Some(VecBuffer {
@@ -102,7 +102,7 @@ impl Memory for Heap {
 }
 
 /// The numbers of a batch's records, in order: comes back with the verdict.
-pub(crate) type Ticket = Vec<u64>;
+pub type Ticket = Vec<u64>;
 
 #[derive(Debug)]
 struct Open {
@@ -120,13 +120,13 @@ struct Cut {
 
 /// The place of one partition.
 #[derive(Debug)]
-pub(crate) struct TestLane {
+pub struct TestLane {
     /// Its topic.
-    pub(crate) topic: String,
+    pub topic: String,
     /// Its partition.
-    pub(crate) partition: i32,
+    pub partition: i32,
     /// The next record's number.
-    pub(crate) next: u64,
+    pub next: u64,
     open: Option<Open>,
     cut: VecDeque<Cut>,
     bytes: usize,
@@ -135,24 +135,24 @@ pub(crate) struct TestLane {
 
 /// All lanes, and how many of the next looks find the lock taken or no slab.
 #[derive(Debug, Default)]
-pub(crate) struct Lanes {
+pub struct Lanes {
     /// By lane id.
-    pub(crate) lanes: Vec<TestLane>,
+    pub lanes: Vec<TestLane>,
     /// Lanes that got something since the dispatcher last looked.
-    pub(crate) ready: BTreeSet<u32>,
+    pub ready: BTreeSet<u32>,
     /// Batches are cut at this size.
-    pub(crate) batch_bytes: usize,
+    pub batch_bytes: usize,
     /// So many of the next looks at a lane find its lock taken.
-    pub(crate) busy: u32,
+    pub busy: u32,
     /// So many of the next slabs are refused.
-    pub(crate) no_slab: u32,
+    pub no_slab: u32,
     spare: Vec<Vec<Part<VecBuffer>>>,
     squeezer: Plain,
 }
 
 impl Lanes {
     /// No lanes yet.
-    pub(crate) fn new(batch_bytes: usize) -> Self {
+    pub fn new(batch_bytes: usize) -> Self {
         Self {
             batch_bytes,
             ..Self::default()
@@ -160,7 +160,7 @@ impl Lanes {
     }
 
     /// A lane more; its id is its place.
-    pub(crate) fn add(&mut self, topic: &str, partition: i32) -> LaneId {
+    pub fn add(&mut self, topic: &str, partition: i32) -> LaneId {
         let id = u32::try_from(self.lanes.len()).expect("few lanes");
         self.lanes.push(TestLane {
             topic: topic.to_owned(),
@@ -176,7 +176,7 @@ impl Lanes {
 
     /// Appends a record with a value of `len` bytes that begins with the lane and the record's
     /// number, as the engine's lane would. Returns the number.
-    pub(crate) fn append(&mut self, now: Time, id: LaneId, len: usize) -> u64 {
+    pub fn append(&mut self, now: Time, id: LaneId, len: usize) -> u64 {
         let batch_bytes = self.batch_bytes;
         let lane = &mut self.lanes[id.index()];
         let number = lane.next;
@@ -218,7 +218,7 @@ impl Lanes {
     }
 
     /// Somebody waits for the lane to be empty.
-    pub(crate) fn flush(&mut self, id: LaneId) {
+    pub fn flush(&mut self, id: LaneId) {
         let lane = &mut self.lanes[id.index()];
         lane.hurry = lane.bytes > 0;
         self.ready.insert(id.0);

@@ -7,7 +7,9 @@ use ringpost_core::id::{LaneId, PartitionId};
 use ringpost_core::settings::Linger;
 use ringpost_core::time::Time;
 
-use crate::world::{Setup, World, batches_of, ms, us};
+use ringpost_simulator::found::batches_of;
+use ringpost_simulator::setup::{Setup, ms, us};
+use ringpost_simulator::world::World;
 
 fn sent_at(world: &World) -> Vec<Time> {
     world.requests.iter().map(|r| r.at).collect()

@@ -5,7 +5,8 @@ use std::time::Duration;
 use ringpost_core::settings::Linger;
 use ringpost_core::time::Time;
 
-use crate::world::{Setup, World, ms, us};
+use ringpost_simulator::setup::{Setup, ms, us};
+use ringpost_simulator::world::World;
 
 /// No allocation in 300 rounds over 40 lanes (counting allocator).
 #[test]
