@@ -7,21 +7,20 @@
 //! Invariants: `kept_bytes` is the sum over `kept`; `kept` has one entry per batch held by any log,
 //! oldest first.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use ringpost_codec::kafka::ErrorCode;
-use ringpost_codec::kafka::produce::TopicRef;
 
+use crate::agenda::Agenda;
 use crate::config::{BrokerConfig, Keep, Node};
-use crate::examine::{BatchFacts, Refusal};
-use crate::faults::{Faults, PartitionFault};
-use crate::numbering::{Numbering, Tally};
-use crate::producers::Verdict;
+use crate::faults::Faults;
+use crate::nodes::Nodes;
+use crate::replicas::{Place, Tallies};
 use crate::report::{PartitionReport, Report};
-use crate::session::{Closed, Session};
-use crate::topic::{Partition, Topic, TopicId, is_valid_name, nth_id};
+use crate::session::Session;
+use crate::topic::{Partition, Topic, TopicId, TopicSpec, is_valid_name, nth_id};
+use crate::view::View;
 
 /// Why a topic could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -60,19 +59,27 @@ impl TopicError {
 pub struct Broker {
     pub(crate) config: Arc<BrokerConfig>,
     pub(crate) nodes: Vec<Node>,
-    /// Nodes Metadata does not mention for the time being.
-    down: BTreeSet<i32>,
+    /// How the nodes are.
+    pub(crate) members: Nodes,
+    /// What nodes know that do not know everything.
+    pub(crate) views: BTreeMap<i32, View>,
+    pub(crate) agenda: Agenda,
+    /// The time of the last tick.
+    pub(crate) now_ms: i64,
+    pub(crate) clock_started: bool,
+    pub(crate) changes: u64,
     pub(crate) topics: BTreeMap<TopicId, Topic>,
     pub(crate) names: BTreeMap<String, TopicId>,
     topics_made: u64,
     next_producer_id: i64,
     pub(crate) faults: Faults,
-    numbering: Numbering,
-    numbers: Tally,
+    pub(crate) tallies: Tallies,
+    /// Counts appends: each has its number.
+    pub(crate) appends: u64,
     /// Which partition holds the batches kept, oldest first, with their lengths.
-    kept: VecDeque<(TopicId, usize, usize)>,
-    kept_bytes: usize,
-    counters: Report,
+    pub(crate) kept: VecDeque<(TopicId, usize, usize)>,
+    pub(crate) kept_bytes: usize,
+    pub(crate) counters: Report,
 }
 
 /// How a [`Session`] reaches the [`Broker`]: directly, or through a lock it holds only as long as it
@@ -95,52 +102,6 @@ impl Shared for &Mutex<Broker> {
     }
 }
 
-/// One partition of a Produce request, examined.
-pub(crate) struct Offer<'a> {
-    pub(crate) topic: TopicRef<'a>,
-    pub(crate) partition: i32,
-    pub(crate) batch: Result<BatchFacts, Refusal>,
-    /// A copy to keep.
-    pub(crate) bytes: Option<Bytes>,
-}
-
-/// What a partition answers.
-#[derive(Debug, Clone)]
-pub(crate) struct PartitionAnswer {
-    pub(crate) error: ErrorCode,
-    pub(crate) base_offset: i64,
-    pub(crate) log_start_offset: i64,
-    /// The records at fault, by their places in the batch.
-    pub(crate) records: Vec<i32>,
-    pub(crate) message: Option<&'static str>,
-    /// The leader to go to instead, and its epoch.
-    pub(crate) leader: Option<(i32, i32)>,
-    /// Left out of the answer.
-    pub(crate) omitted: bool,
-}
-
-impl PartitionAnswer {
-    fn error(error: ErrorCode) -> Self {
-        Self {
-            error,
-            base_offset: -1,
-            log_start_offset: -1,
-            records: Vec::new(),
-            message: None,
-            leader: None,
-            omitted: false,
-        }
-    }
-
-    fn written(base_offset: i64, log_start_offset: i64) -> Self {
-        Self {
-            base_offset,
-            log_start_offset,
-            ..Self::error(ErrorCode::NONE)
-        }
-    }
-}
-
 impl Broker {
     /// A cluster without topics.
     #[must_use]
@@ -150,14 +111,19 @@ impl Broker {
         Self {
             config: Arc::new(config),
             nodes,
-            down: BTreeSet::new(),
+            members: Nodes::default(),
+            views: BTreeMap::new(),
+            agenda: Agenda::default(),
+            now_ms: 0,
+            clock_started: false,
+            changes: 0,
             topics: BTreeMap::new(),
             names: BTreeMap::new(),
             topics_made: 0,
             next_producer_id,
             faults: Faults::default(),
-            numbering: Numbering::default(),
-            numbers: Tally::default(),
+            tallies: Tallies::default(),
+            appends: 0,
             kept: VecDeque::new(),
             kept_bytes: 0,
             counters: Report::default(),
@@ -167,7 +133,8 @@ impl Broker {
     /// A new connection to one of the nodes.
     #[must_use]
     pub fn session(&self, node_id: i32) -> Session {
-        Session::new(node_id, Arc::clone(&self.config))
+        let life = self.members.conditions.get(&node_id).map_or(0, |c| c.life);
+        Session::new(node_id, life, Arc::clone(&self.config))
     }
 
     /// The script of what shall go wrong.
@@ -175,37 +142,65 @@ impl Broker {
         &mut self.faults
     }
 
-    /// Makes a topic with so many partitions, led by the nodes in turn.
+    /// Makes a topic with so many partitions, led by the nodes in turn, with as many copies as the
+    /// cluster's default says.
     ///
     /// # Errors
     /// See [`TopicError`].
     pub fn create_topic(&mut self, name: &str, partitions: i32) -> Result<TopicId, TopicError> {
+        let spec = TopicSpec {
+            partitions,
+            ..TopicSpec::default()
+        };
+        self.create_topic_with(name, &spec)
+    }
+
+    /// Makes a topic.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub fn create_topic_with(
+        &mut self,
+        name: &str,
+        spec: &TopicSpec,
+    ) -> Result<TopicId, TopicError> {
         if !is_valid_name(name) {
             return Err(TopicError::Name);
         }
         if self.names.contains_key(name) {
             return Err(TopicError::Exists);
         }
-        if !(1..=self.config.partitions_max).contains(&partitions) {
+        if !(1..=self.config.partitions_max).contains(&spec.partitions) {
             return Err(TopicError::Partitions);
         }
         if self.topics.len() >= self.config.topics_max {
             return Err(TopicError::TooMany);
         }
+        self.spread();
         self.topics_made += 1;
         let id = nth_id(self.config.seed, self.topics_made);
         let nodes: Vec<i32> = self.nodes.iter().map(|n| n.id).collect();
-        self.topics.insert(id, Topic::new(name, partitions, &nodes));
+        let mut topic = Topic::new(name, spec, &self.config.replication, &nodes);
+        for partition in &mut topic.partitions {
+            partition.settle_in(&self.members);
+        }
+        self.topics.insert(id, topic);
         self.names.insert(name.to_owned(), id);
+        self.changes += 1;
         Ok(id)
     }
 
     /// Forgets a topic and its records; one made again under the name gets another id. Says whether
     /// there was one.
     pub fn delete_topic(&mut self, name: &str) -> bool {
+        if !self.names.contains_key(name) {
+            return false;
+        }
+        self.spread();
         let Some(id) = self.names.remove(name) else {
             return false;
         };
+        self.changes += 1;
         self.topics.remove(&id);
         self.kept.retain(|entry| entry.0 != id);
         self.kept_bytes = self.kept.iter().map(|entry| entry.2).sum();
@@ -218,19 +213,46 @@ impl Broker {
     /// [`TopicError::Name`] when there is no such topic, [`TopicError::Partitions`] when it would
     /// not grow or grow too much.
     pub fn grow_topic(&mut self, name: &str, partitions: i32) -> Result<(), TopicError> {
+        self.spread();
         let nodes: Vec<i32> = self.nodes.iter().map(|n| n.id).collect();
         let max = self.config.partitions_max;
         let id = self.names.get(name).ok_or(TopicError::Name)?;
         let topic = self.topics.get_mut(id).ok_or(TopicError::Name)?;
-        let grown = Topic::new(name, partitions.min(max), &nodes);
-        if partitions > max || grown.partitions.len() <= topic.partitions.len() {
+        let had = topic.partitions.len();
+        let spec = TopicSpec {
+            partitions: partitions.min(max),
+            ..topic.spec.clone()
+        };
+        let grown = Topic::new(name, &spec, &self.config.replication, &nodes);
+        if partitions > max || grown.partitions.len() <= had {
             return Err(TopicError::Partitions);
         }
-        let had = topic.partitions.len();
-        topic
-            .partitions
-            .extend(grown.partitions.into_iter().skip(had));
+        for mut partition in grown.partitions.into_iter().skip(had) {
+            partition.settle_in(&self.members);
+            topic.partitions.push(partition);
+        }
+        self.changes += 1;
         Ok(())
+    }
+
+    /// Deletes the records of a partition below an offset (DeleteRecords). Says whether there is
+    /// such a partition.
+    pub fn delete_records(&mut self, topic: &str, partition: i32, before_offset: i64) -> bool {
+        let Some(place) = self.place(topic, partition) else {
+            return false;
+        };
+        self.at(place, |partition, _, around| {
+            let until = before_offset.min(partition.high_watermark());
+            let most = around.config.producers_max;
+            partition.own.delete_before(until, most);
+            if let Some(replicas) = &mut partition.replicas {
+                for follower in replicas.followers.values_mut() {
+                    follower.replica.delete_before(until, most);
+                }
+            }
+        });
+        self.recount();
+        true
     }
 
     /// The id of a topic.
@@ -239,18 +261,7 @@ impl Broker {
         self.names.get(name).copied()
     }
 
-    /// Makes another node the leader of a partition, in a new leader epoch. Says whether there is
-    /// such a partition.
-    pub fn move_leader(&mut self, topic: &str, partition: i32, node_id: i32) -> bool {
-        let Some(partition) = self.partition_mut(topic, partition) else {
-            return false;
-        };
-        partition.leader = node_id;
-        partition.leader_epoch += 1;
-        true
-    }
-
-    /// The node that leads a partition.
+    /// The node that leads a partition: −1 while none does.
     #[must_use]
     pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
         let topic = self.topics.get(self.names.get(topic)?)?;
@@ -258,16 +269,6 @@ impl Broker {
             .partitions
             .get(usize::try_from(partition).ok()?)
             .map(|p| p.leader)
-    }
-
-    /// Whether Metadata mentions a node and lets it lead. Its sessions go on: ending them is the
-    /// caller's.
-    pub fn set_node_up(&mut self, node_id: i32, up: bool) {
-        if up {
-            self.down.remove(&node_id);
-        } else {
-            self.down.insert(node_id);
-        }
     }
 
     /// Changes the address clients are told for a node.
@@ -278,19 +279,6 @@ impl Broker {
         }
     }
 
-    /// The batches a partition still keeps, one behind the other with their offsets, as Fetch
-    /// would give them.
-    #[must_use]
-    pub fn log(&self, topic: &str, partition: i32) -> Vec<u8> {
-        let mut out = Vec::new();
-        let topic = self.names.get(topic).and_then(|id| self.topics.get(id));
-        let index = usize::try_from(partition).unwrap_or(usize::MAX);
-        if let Some(partition) = topic.and_then(|t| t.partitions.get(index)) {
-            partition.log.read(0, usize::MAX, true, &mut out);
-        }
-        out
-    }
-
     /// What came in so far.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -299,26 +287,24 @@ impl Broker {
         for (name, id) in &self.names {
             let partitions = self.topics.get(id).map_or(&[][..], |t| &t.partitions);
             for (number, partition) in (0..).zip(partitions) {
-                missing += partition.producers.missing();
+                missing += partition.own.producers.missing();
                 report.partitions.push(PartitionReport {
                     topic: name.clone(),
                     partition: number,
-                    start_offset: partition.log.start(),
-                    next_offset: partition.log.next(),
+                    start_offset: partition.own.log.start(),
+                    next_offset: partition.own.log.next(),
                     records: partition.records,
                     bytes: partition.bytes,
                 });
             }
         }
-        report.lost = missing.max(self.numbering.lost());
-        report.duplicated = self.numbers.duplicated;
-        report.reordered = self.numbers.reordered;
-        report.corrupt += self.numbers.corrupt;
+        report.lost = missing.max(self.tallies.lost());
+        report.duplicated = self.tallies.numbers.duplicated;
+        report.reordered = self.tallies.numbers.reordered;
+        report.corrupt += self.tallies.numbers.corrupt;
+        report.truncated = self.tallies.truncated;
+        report.truncated_committed = self.tallies.truncated_committed;
         report
-    }
-
-    pub(crate) fn is_up(&self, node_id: i32) -> bool {
-        !self.down.contains(&node_id)
     }
 
     /// A producer id nobody had.
@@ -328,146 +314,14 @@ impl Broker {
         id
     }
 
-    /// Works on the partitions of one Produce request, in order.
-    pub(crate) fn produce(
-        &mut self,
-        node_id: i32,
-        offers: Vec<Offer<'_>>,
-    ) -> Result<Vec<PartitionAnswer>, Closed> {
-        self.counters.requests += 1;
-        let mut answers = Vec::with_capacity(offers.len());
-        for offer in offers {
-            let answer = self.append(node_id, offer)?;
-            self.counters.refused += u64::from(!answer.error.is_ok());
-            answers.push(answer);
-        }
-        self.let_go();
-        Ok(answers)
-    }
-
-    fn append(&mut self, node_id: i32, offer: Offer<'_>) -> Result<PartitionAnswer, Closed> {
-        let request = self.counters.requests;
-        let id = match offer.topic {
-            TopicRef::Name(name) => self.names.get(name).copied(),
-            TopicRef::Id(id) => Some(id),
-        };
-        let Some((id, topic)) = id.and_then(|id| Some((id, self.topics.get_mut(&id)?))) else {
-            return Ok(PartitionAnswer::error(match offer.topic {
-                TopicRef::Name(name) if !is_valid_name(name) => ErrorCode::INVALID_TOPIC_EXCEPTION,
-                TopicRef::Name(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-                TopicRef::Id(_) => ErrorCode::UNKNOWN_TOPIC_ID,
-            }));
-        };
-        let fault = self.faults.take_batch(&topic.name, offer.partition);
-        let partition = match topic.partition(offer.partition) {
-            Ok(partition) => partition,
-            Err(code) => return Ok(PartitionAnswer::error(code)),
-        };
-        if partition.named_by == request {
-            return Err(Closed::PartitionTwice(offer.partition));
-        }
-        partition.named_by = request;
-        match fault {
-            Some(PartitionFault::ErrorBefore(code)) => return Ok(PartitionAnswer::error(code)),
-            Some(PartitionFault::OmitBefore) => {
-                return Ok(PartitionAnswer {
-                    omitted: true,
-                    ..PartitionAnswer::error(ErrorCode::NONE)
-                });
-            }
-            Some(PartitionFault::Moved {
-                leader_id,
-                leader_epoch,
-            }) => {
-                return Ok(PartitionAnswer {
-                    leader: Some((leader_id, leader_epoch)),
-                    ..PartitionAnswer::error(ErrorCode::NOT_LEADER_OR_FOLLOWER)
-                });
-            }
-            Some(PartitionFault::ErrorAfter(_) | PartitionFault::OmitAfter) | None => {}
-        }
-        if partition.leader != node_id {
-            return Ok(PartitionAnswer {
-                leader: Some((partition.leader, partition.leader_epoch)),
-                ..PartitionAnswer::error(ErrorCode::NOT_LEADER_OR_FOLLOWER)
-            });
-        }
-        let batch = match offer.batch {
-            Ok(batch) => batch,
-            Err(refusal) => {
-                self.counters.corrupt += u64::from(refusal.corrupt);
-                return Ok(PartitionAnswer {
-                    records: refusal.records,
-                    message: Some(refusal.message),
-                    ..PartitionAnswer::error(refusal.code)
-                });
-            }
-        };
-        let verdict = partition.producers.judge(&batch, self.config.old_duplicate);
-        let base_offset = match verdict {
-            Verdict::Refuse(code) => {
-                self.counters.out_of_sequence += 1;
-                return Ok(PartitionAnswer::error(code));
-            }
-            Verdict::Duplicate(base_offset) => {
-                self.counters.retries_recognised += 1;
-                base_offset
-            }
-            Verdict::Append => {
-                let keeps = offer.bytes.is_some();
-                let base_offset =
-                    Self::write(partition, &batch, offer.bytes, self.config.producers_max);
-                if keeps {
-                    let index = usize::try_from(offer.partition).unwrap_or(0);
-                    self.kept.push_back((id, index, batch.len));
-                    self.kept_bytes += batch.len;
-                }
-                if !batch.numbers.is_empty() {
-                    let tally = self.numbering.take(&mut partition.numbers, &batch.numbers);
-                    self.numbers.duplicated += tally.duplicated;
-                    self.numbers.reordered += tally.reordered;
-                    self.numbers.corrupt += tally.corrupt;
-                }
-                self.counters.batches += 1;
-                self.counters.records += u64::from(batch.records.unsigned_abs());
-                self.counters.bytes += len_u64(batch.len);
-                base_offset
-            }
-        };
-        let mut answer = PartitionAnswer::written(base_offset, partition.log.start());
-        match fault {
-            Some(PartitionFault::ErrorAfter(code)) => answer = PartitionAnswer::error(code),
-            Some(PartitionFault::OmitAfter) => answer.omitted = true,
-            _ => {}
-        }
-        Ok(answer)
-    }
-
-    fn write(
-        partition: &mut Partition,
-        batch: &BatchFacts,
-        bytes: Option<Bytes>,
-        producers_max: usize,
-    ) -> i64 {
-        let base_offset = partition.log.append(
-            batch.records,
-            batch.max_timestamp,
-            partition.leader_epoch,
-            bytes,
-        );
-        partition
-            .producers
-            .remember(batch, base_offset, producers_max);
-        partition.records += u64::from(batch.records.unsigned_abs());
-        partition.bytes += len_u64(batch.len);
-        base_offset
-    }
-
     /// Lets the oldest batches go until what is kept is within its bound.
-    fn let_go(&mut self) {
+    pub(crate) fn let_go(&mut self) {
         let Keep::Recent(max) = self.config.keep else {
             return;
         };
+        if std::mem::take(&mut self.tallies.other_logs) {
+            self.recount();
+        }
         while self.kept_bytes > max {
             let Some((id, index, len)) = self.kept.pop_front() else {
                 return;
@@ -478,19 +332,38 @@ impl Broker {
                 .get_mut(&id)
                 .and_then(|t| t.partitions.get_mut(index));
             if let Some(partition) = partition {
-                partition.log.drop_oldest();
+                partition.drop_oldest(self.config.producers_max);
             }
         }
     }
 
-    fn partition_mut(&mut self, topic: &str, partition: i32) -> Option<&mut Partition> {
-        self.topics
-            .get_mut(self.names.get(topic)?)?
-            .partition(partition)
-            .ok()
+    /// Counts anew what is kept, after batches went that were not the oldest.
+    pub(crate) fn recount(&mut self) {
+        let mut all = Vec::new();
+        for (id, topic) in &self.topics {
+            for (index, partition) in topic.partitions.iter().enumerate() {
+                let batches = partition.own.log.batches();
+                all.extend(batches.map(|b| (b.serial, (*id, index, b.bytes.len()))));
+            }
+        }
+        all.sort_unstable();
+        self.kept = all.into_iter().map(|(_, entry)| entry).collect();
+        self.kept_bytes = self.kept.iter().map(|entry| entry.2).sum();
+    }
+
+    /// Where a partition is, if there is one.
+    pub(crate) fn place(&self, topic: &str, partition: i32) -> Option<Place> {
+        let id = self.topic_id(topic)?;
+        let index = usize::try_from(partition).ok()?;
+        let topic = self.topics.get(&id)?;
+        (index < topic.partitions.len()).then_some((id, index))
+    }
+
+    pub(crate) fn partition(&self, place: Place) -> Option<&Partition> {
+        self.topics.get(&place.0)?.partitions.get(place.1)
     }
 }
 
-fn len_u64(len: usize) -> u64 {
+pub(crate) fn len_u64(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }

@@ -56,6 +56,60 @@ pub enum OldDuplicate {
     Duplicate,
 }
 
+/// What a batch gets of whose producer a partition knows nothing, and whose sequence is not 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownProducer {
+    /// It is appended, as Kafka does since 2.5 (KIP-360).
+    #[default]
+    Accept,
+    /// `UNKNOWN_PRODUCER_ID`, as older brokers answer.
+    Refuse,
+}
+
+/// How copies of partitions are kept, and how the controller watches nodes: Kafka's settings under
+/// Kafka's defaults, but for delays, which are 0.
+///
+/// All times are ms on the clock that is handed to [`crate::Broker::tick`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replication {
+    /// Copies of each partition of a topic that is made without saying how many
+    /// (`default.replication.factor`). More than there are nodes is as many as there are nodes.
+    pub factor: i32,
+    /// `min.insync.replicas` of a topic that is made without saying so.
+    pub min_insync: i32,
+    /// Whether a replica that is not in sync may become leader when no other can
+    /// (`unclean.leader.election.enable`).
+    pub unclean_election: bool,
+    /// From an append at the leader until a follower has it and the leader knows.
+    pub fetch_delay_ms: i64,
+    /// How long a follower may lag before it is put out of the in-sync set
+    /// (`replica.lag.time.max.ms`).
+    pub lag_ms_max: i64,
+    /// How long a node may be silent before the controller fences it (`broker.session.timeout.ms`).
+    pub session_ms: i64,
+    /// From a change (leaders, in-sync sets, topics) until nodes know of it, and answer by it.
+    pub metadata_delay_ms: i64,
+    /// Whether the high watermark rises while fewer replicas than `min_insync` are in sync, as in
+    /// Kafka before 3.7. Then acks=all that was waiting is answered
+    /// `NOT_ENOUGH_REPLICAS_AFTER_APPEND`; since then it times out.
+    pub commits_below_min_insync: bool,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self {
+            factor: 1,
+            min_insync: 1,
+            unclean_election: false,
+            fetch_delay_ms: 0,
+            lag_ms_max: 30_000,
+            session_ms: 9_000,
+            metadata_delay_ms: 0,
+            commits_below_min_insync: false,
+        }
+    }
+}
+
 /// Everything a [`crate::Broker`] is made from.
 ///
 /// ```
@@ -92,6 +146,22 @@ pub struct BrokerConfig {
     pub timestamp_ahead_ms_max: Option<i64>,
     /// What a batch gets whose sequence is older than the five remembered.
     pub old_duplicate: OldDuplicate,
+    /// What a batch gets of whose producer nothing is known.
+    pub unknown_producer: UnknownProducer,
+    /// For how long a partition remembers a producer that writes nothing, in ms since the latest
+    /// timestamp in its last batch (`producer.id.expiration.ms`).
+    pub producer_expiry_ms: i64,
+    /// How often partitions look for such producers
+    /// (`producer.id.expiration.check.interval.ms`).
+    pub producer_expiry_check_ms: i64,
+    /// For how long a node that is asked for its first producer id answers
+    /// `COORDINATOR_LOAD_IN_PROGRESS`, in ms. Real nodes fetch a block of ids then.
+    pub producer_id_load_ms: i64,
+    /// Copies, in-sync sets, the controller's patience.
+    pub replication: Replication,
+    /// How many bytes of requests a session takes in while it works on nothing (its node is paused,
+    /// an answer is held back): what [`crate::Session::room`] counts down from.
+    pub socket_buffer_bytes: usize,
     /// Every value begins with a stream and a number (see [`crate::numbering`]): lost, duplicated
     /// and reordered records are then counted from what is in the log. Needs [`Mode::Verify`].
     pub numbered: bool,
@@ -127,6 +197,12 @@ impl Default for BrokerConfig {
             decompressed_bytes_max: 64 << 20,
             timestamp_ahead_ms_max: Some(3_600_000),
             old_duplicate: OldDuplicate::default(),
+            unknown_producer: UnknownProducer::default(),
+            producer_expiry_ms: 86_400_000,
+            producer_expiry_check_ms: 600_000,
+            producer_id_load_ms: 0,
+            replication: Replication::default(),
+            socket_buffer_bytes: 256 << 10,
             numbered: false,
             topics_max: 20_000,
             partitions_max: 100_000,

@@ -58,6 +58,16 @@ pub enum PartitionFault {
     },
 }
 
+/// What a client is told of its quota, and what is done about it (KIP-219).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttle {
+    /// The answers' throttle time.
+    pub ms: i32,
+    /// Whether the node works on nothing more of a connection for that long after an answer, as
+    /// Kafka does.
+    pub enforced: bool,
+}
+
 /// A queue of entries for the next occasions, and what happens after them.
 #[derive(Debug)]
 struct Script<F> {
@@ -85,6 +95,8 @@ impl<F: Copy> Script<F> {
 pub struct Faults {
     requests: BTreeMap<i16, Script<RequestFault>>,
     batches: BTreeMap<String, BTreeMap<i32, Script<PartitionFault>>>,
+    nodes: BTreeMap<i32, PartitionFault>,
+    clients: BTreeMap<String, Throttle>,
     /// Put into every answer's throttle field, in ms. The broker itself does not wait.
     pub throttle_ms: i32,
 }
@@ -126,6 +138,23 @@ impl Faults {
         self.batch_script(topic, partition).afterwards = fault.into();
     }
 
+    /// What happens to every batch that a node is sent, where the partition's own script says
+    /// nothing; `None` ends that.
+    pub fn every_batch_of_node(&mut self, node_id: i32, fault: impl Into<Option<PartitionFault>>) {
+        match fault.into() {
+            Some(fault) => self.nodes.insert(node_id, fault),
+            None => self.nodes.remove(&node_id),
+        };
+    }
+
+    /// Throttles one client, by the id in its requests; `None` ends that.
+    pub fn throttle_client(&mut self, client_id: &str, throttle: impl Into<Option<Throttle>>) {
+        match throttle.into() {
+            Some(throttle) => self.clients.insert(client_id.to_owned(), throttle),
+            None => self.clients.remove(client_id),
+        };
+    }
+
     /// Forgets the whole script: everything works again.
     pub fn heal(&mut self) {
         *self = Self::default();
@@ -144,6 +173,23 @@ impl Faults {
             return None;
         }
         self.requests.get_mut(&(api as i16))?.take()
+    }
+
+    pub(crate) fn of_node(&self, node_id: i32) -> Option<PartitionFault> {
+        self.nodes.get(&node_id).copied()
+    }
+
+    /// How a client is throttled.
+    pub(crate) fn throttle_of(&self, client_id: Option<&str>) -> Throttle {
+        let everyone = Throttle {
+            ms: self.throttle_ms,
+            enforced: false,
+        };
+        if self.clients.is_empty() {
+            return everyone;
+        }
+        let own = client_id.and_then(|id| self.clients.get(id));
+        own.copied().unwrap_or(everyone)
     }
 
     pub(crate) fn take_batch(&mut self, topic: &str, partition: i32) -> Option<PartitionFault> {

@@ -80,29 +80,44 @@ mod produce;
 
 mod examine;
 
+mod append;
+
 pub mod broker;
+
+mod cluster;
+
+mod nodes;
+
+mod view;
+
+mod agenda;
 
 pub mod faults;
 
 mod topic;
 
+mod replicas;
+
 mod producers;
 
 mod log;
+
+pub mod truth;
 
 pub mod numbering;
 
 pub mod report;
 
 pub use broker::{Broker, Shared, TopicError};
-pub use config::{BrokerConfig, Keep, Mode, Node, OldDuplicate};
-pub use faults::{Faults, PartitionFault, RequestFault};
+pub use config::{BrokerConfig, Keep, Mode, Node, OldDuplicate, Replication, UnknownProducer};
+pub use faults::{Faults, PartitionFault, RequestFault, Throttle};
 pub use kafka_protocol::messages::ApiKey;
 pub use report::{PartitionReport, Report};
 pub use ringpost_codec::kafka::ErrorCode;
 pub use server::{Server, ServerConfig};
 pub use session::{Closed, Progress, Session};
-pub use topic::TopicId;
+pub use topic::{TopicId, TopicSpec};
+pub use truth::{PartitionState, StoredBatch};
 pub use versions::Versions;
 
 /// The README's example, compiled and run.

@@ -1,7 +1,9 @@
 //! Produce: the one request that has to be fast.
 //!
 //! Three steps: examine every batch (no state, no lock), append them all (one short lock), write
-//! the answer. The batch bytes are copied once, and only when they are to be kept.
+//! the answer. The batch bytes are copied once, and only when they are to be kept. Between the
+//! second and the third, acks=all may have to wait for followers: the session then keeps the
+//! request and what is known of its answer, and comes back.
 
 use bytes::Bytes;
 use ringpost_codec::kafka::header::put_response;
@@ -11,7 +13,8 @@ use ringpost_codec::kafka::produce::{
 };
 use ringpost_codec::kafka::{self, ErrorCode};
 
-use crate::broker::{Offer, PartitionAnswer, Shared};
+use crate::append::{Offer, PartitionAnswer};
+use crate::broker::Shared;
 use crate::config::{BrokerConfig, Keep, Node};
 use crate::examine::examine;
 use crate::session::Closed;
@@ -22,19 +25,32 @@ pub(crate) struct Produce {
     pub(crate) version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) now_ms: i64,
+    pub(crate) throttle_ms: i32,
     /// Every partition shall answer this, and nothing be appended.
     pub(crate) forced: Option<ErrorCode>,
 }
 
+/// What became of a Produce request.
+pub(crate) enum Produced {
+    /// It is answered; whether anything may have been appended.
+    Answered(bool),
+    /// Followers have to come up first.
+    Waiting {
+        /// The request's own timeout.
+        until_ms: i64,
+        answers: Vec<PartitionAnswer>,
+    },
+}
+
 impl Produce {
-    /// Works on the request whose body this is. Says whether anything may have been appended.
+    /// Works on the request whose body this is.
     pub(crate) fn work(
         &self,
         config: &BrokerConfig,
         body: &[u8],
         shared: &mut impl Shared,
         out: &mut Vec<u8>,
-    ) -> Result<bool, Closed> {
+    ) -> Result<Produced, Closed> {
         let request = produce::decode_request(self.version, body)?;
         let refused = self.forced.or_else(|| refuse_whole(&request));
         let offers = match refused {
@@ -42,35 +58,70 @@ impl Produce {
             None => self.examine(config, &request),
         };
         let appended = !offers.is_empty();
-        let (answers, throttle_ms, nodes) = shared.with(|broker| {
-            let answers = broker.produce(self.node_id, offers)?;
+        let (mut answers, nodes) = shared.with(|broker| {
+            let answers = broker.produce(self.node_id, request.acks, offers)?;
             let nodes = leaders_named(&answers, &broker.nodes);
-            Ok::<_, Closed>((answers, broker.faults.throttle_ms, nodes))
+            Ok::<_, Closed>((answers, nodes))
         })?;
+        if let Some(code) = refused {
+            let partitions = request.topics().flat_map(|topic| topic.partitions);
+            answers = partitions.map(|_| PartitionAnswer::refused(code)).collect();
+        }
         if request.acks == 0 {
-            let failed = answers
-                .iter()
-                .map(|a| a.error)
-                .find(|e| !e.is_ok())
-                .or(refused);
+            let failed = answers.iter().map(|a| a.error).find(|e| !e.is_ok());
             return match failed {
                 Some(code) => Err(Closed::Unacknowledged(code)),
-                None => Ok(appended),
+                None => Ok(Produced::Answered(appended)),
             };
         }
+        if answers.iter().any(|a| a.awaited.is_some()) {
+            let timeout_ms = i64::from(request.timeout_ms.max(0));
+            return Ok(Produced::Waiting {
+                until_ms: self.now_ms.saturating_add(timeout_ms),
+                answers,
+            });
+        }
+        self.answer(&request, answers, &nodes, out)?;
+        Ok(Produced::Answered(appended))
+    }
+
+    /// Looks again at a request that was [`Produced::Waiting`]. Says whether it is answered now.
+    pub(crate) fn look_again(
+        &self,
+        body: &[u8],
+        until_ms: i64,
+        answers: &mut Vec<PartitionAnswer>,
+        shared: &mut impl Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Closed> {
+        let time_over = self.now_ms >= until_ms;
+        let nodes = shared.with(|broker| {
+            let decided = broker.settle(self.node_id, answers, time_over);
+            decided.then(|| leaders_named(answers, &broker.nodes))
+        });
+        let Some(nodes) = nodes else {
+            return Ok(false);
+        };
+        let request = produce::decode_request(self.version, body)?;
+        self.answer(&request, std::mem::take(answers), &nodes, out)?;
+        Ok(true)
+    }
+
+    fn answer(
+        &self,
+        request: &RequestView<'_>,
+        answers: Vec<PartitionAnswer>,
+        nodes: &[Node],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Closed> {
         let mut answers = answers.into_iter();
         let topics = request.topics().map(|topic| TopicResult {
             topic: topic.topic,
             partitions: topic
                 .partitions
                 .filter_map(|p| {
-                    let answer = answers.next();
-                    if let Some(code) = refused {
-                        return Some(PartitionResult::refused(p.partition, code));
-                    }
-                    answer
-                        .filter(|a| !a.omitted)
-                        .map(|a| result(p.partition, &a))
+                    let answer = answers.next().filter(|a| !a.omitted)?;
+                    Some(result(p.partition, &answer))
                 })
                 .collect(),
         });
@@ -82,7 +133,7 @@ impl Produce {
         });
         let response = Response {
             topics: topics.collect(),
-            throttle_time_ms: throttle_ms,
+            throttle_time_ms: self.throttle_ms,
             node_endpoints: endpoints.collect(),
         };
         let mut written = Ok(());
@@ -95,8 +146,7 @@ impl Produce {
                 written = response.write(self.version, writer);
             },
         );
-        written.map_err(|e| Closed::Unanswerable(e.to_string()))?;
-        Ok(appended)
+        written.map_err(|e| Closed::Unanswerable(e.to_string()))
     }
 
     fn examine<'a>(&self, config: &BrokerConfig, request: &RequestView<'a>) -> Vec<Offer<'a>> {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use ringpost_codec::kafka::ErrorCode;
 
-use crate::config::OldDuplicate;
+use crate::config::{BrokerConfig, OldDuplicate, UnknownProducer};
 use crate::examine::BatchFacts;
 
 /// Batches remembered per producer: Kafka's `ProducerStateEntry.NUM_BATCHES_TO_RETAIN`.
@@ -36,16 +36,18 @@ pub(crate) enum Verdict {
     Refuse(ErrorCode),
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Remembered {
     first: i32,
     last: i32,
     base_offset: i64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Producer {
     epoch: i16,
+    /// The latest timestamp in its last batch: what expiry goes by.
+    last_timestamp: i64,
     /// Oldest first.
     window: Vec<Remembered>,
     /// The next sequence number in order.
@@ -55,18 +57,22 @@ struct Producer {
 }
 
 /// The producers of one partition.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Producers(BTreeMap<i64, Producer>);
 
 impl Producers {
     /// Judges a batch; nothing but the trace of a hole is changed.
-    pub(crate) fn judge(&mut self, batch: &BatchFacts, old: OldDuplicate) -> Verdict {
+    pub(crate) fn judge(&mut self, batch: &BatchFacts, config: &BrokerConfig) -> Verdict {
         if batch.producer_id < 0 {
             return Verdict::Append;
         }
         let Some(known) = self.0.get_mut(&batch.producer_id) else {
-            // Kafka takes any first sequence from a producer it knows nothing of (KIP-360).
-            return Verdict::Append;
+            return match config.unknown_producer {
+                UnknownProducer::Refuse if batch.base_sequence != 0 => {
+                    Verdict::Refuse(ErrorCode::UNKNOWN_PRODUCER_ID)
+                }
+                _ => Verdict::Append,
+            };
         };
         if batch.producer_epoch < known.epoch {
             return Verdict::Refuse(ErrorCode::INVALID_PRODUCER_EPOCH);
@@ -94,7 +100,7 @@ impl Producers {
             if distance_ahead(furthest, batch.base_sequence).is_some() {
                 known.refused_ahead = Some(batch.base_sequence);
             }
-        } else if old == OldDuplicate::Duplicate {
+        } else if config.old_duplicate == OldDuplicate::Duplicate {
             return Verdict::Refuse(ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
         }
         Verdict::Refuse(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER)
@@ -111,6 +117,7 @@ impl Producers {
         }
         let known = self.0.entry(batch.producer_id).or_insert_with(|| Producer {
             epoch: batch.producer_epoch,
+            last_timestamp: batch.max_timestamp,
             window: Vec::with_capacity(REMEMBERED),
             next: 0,
             refused_ahead: None,
@@ -130,12 +137,19 @@ impl Producers {
             base_offset,
         });
         known.next = sequence_after(last, 1);
+        known.last_timestamp = batch.max_timestamp;
         if known
             .refused_ahead
             .is_some_and(|hole| distance_ahead(known.next, hole).is_none())
         {
             known.refused_ahead = None;
         }
+    }
+
+    /// Forgets the producers whose last batch is stamped `expiry_ms` or more before `now_ms`.
+    pub(crate) fn expire(&mut self, now_ms: i64, expiry_ms: i64) {
+        self.0
+            .retain(|_, p| now_ms.saturating_sub(p.last_timestamp) < expiry_ms);
     }
 
     /// Records that are missing before batches this partition had to refuse, and still are.
@@ -163,7 +177,7 @@ mod tests {
     }
 
     fn offer(p: &mut Producers, b: &BatchFacts, offset: i64) -> Verdict {
-        let verdict = p.judge(b, OldDuplicate::OutOfOrder);
+        let verdict = p.judge(b, &BrokerConfig::default());
         if verdict == Verdict::Append {
             p.remember(b, offset, 100);
         }
@@ -185,9 +199,13 @@ mod tests {
         }
         let old = batch(0, 0, 10);
         let refused = Verdict::Refuse(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
-        assert_eq!(p.judge(&old, OldDuplicate::OutOfOrder), refused);
+        assert_eq!(p.judge(&old, &BrokerConfig::default()), refused);
         let refused = Verdict::Refuse(ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
-        assert_eq!(p.judge(&old, OldDuplicate::Duplicate), refused);
+        let old_broker = BrokerConfig {
+            old_duplicate: OldDuplicate::Duplicate,
+            ..BrokerConfig::default()
+        };
+        assert_eq!(p.judge(&old, &old_broker), refused);
         // The same start with another count is no duplicate.
         let refused = Verdict::Refuse(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
         assert_eq!(offer(&mut p, &batch(0, 50, 9), 0), refused);

@@ -51,6 +51,10 @@ pub struct Report {
     pub out_of_sequence: u64,
     /// Batches answered with any error, the refused ones above and scripted faults included.
     pub refused: u64,
+    /// Records cut off logs: a leader had them, and its successor had not.
+    pub truncated: u64,
+    /// Those among them that had been committed: lost by an unclean election.
+    pub truncated_committed: u64,
     /// Every partition, by topic name and number.
     pub partitions: Vec<PartitionReport>,
 }

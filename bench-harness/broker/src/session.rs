@@ -30,10 +30,12 @@ use ringpost_codec::error::DecodeError;
 use ringpost_codec::kafka::ErrorCode;
 use ringpost_codec::reader::{Form, Reader};
 
+use crate::append::PartitionAnswer;
 use crate::broker::Shared;
+use crate::cluster::Gate;
 use crate::config::BrokerConfig;
-use crate::faults::RequestFault;
-use crate::produce::Produce;
+use crate::faults::{RequestFault, Throttle};
+use crate::produce::{Produce, Produced};
 use crate::shape;
 use crate::small::{Ask, Small};
 
@@ -53,10 +55,12 @@ pub enum Progress {
     NeedsBytes,
     /// There is more to do as soon as the answers so far are sent: call again.
     SendFirst,
-    /// The next answer is held back (a Fetch that found nothing, a scripted delay). Call again at
-    /// `until_ms`, or when something was appended.
+    /// The next answer is held back (a Fetch that found nothing, acks=all that waits for followers,
+    /// a scripted delay, a throttled client, a paused node). Call again at `until_ms`, or when
+    /// [`crate::Broker::changes`] has changed.
     Held {
-        /// On the clock handed to [`Session::advance`].
+        /// On the clock handed to [`Session::advance`]. When the cluster itself does something
+        /// before that ([`crate::Broker::next_due_ms`]), it is that time.
         until_ms: i64,
     },
 }
@@ -93,6 +97,9 @@ pub enum Closed {
     /// A Produce request with acks=0 failed: as in Kafka the only way to say so.
     #[error("a Produce request with acks=0 failed with {0:?}")]
     Unacknowledged(ErrorCode),
+    /// The connection's node crashed or was shut down.
+    #[error("the connection's node has ended")]
+    NodeEnded,
     /// The script of faults wanted it.
     #[error("the connection is closed because the fault script says so")]
     Scripted,
@@ -108,19 +115,61 @@ pub enum Closed {
 enum Hold {
     /// The Fetch at `start` found nothing; it is looked at again.
     Fetch { until_ms: i64 },
+    /// The Produce at `start` is done, but for the followers.
+    Produce(Waiting),
     /// An answer that is ready, but not yet due.
     Answer { until_ms: i64, bytes: Vec<u8> },
+    /// The client is throttled: nothing of it is worked on.
+    Mute { until_ms: i64 },
+}
+
+impl Hold {
+    fn until_ms(&self) -> i64 {
+        match self {
+            Self::Fetch { until_ms } | Self::Answer { until_ms, .. } | Self::Mute { until_ms } => {
+                *until_ms
+            }
+            Self::Produce(waiting) => waiting.until_ms,
+        }
+    }
+}
+
+/// A Produce that waits for followers.
+#[derive(Debug)]
+struct Waiting {
+    until_ms: i64,
+    answers: Vec<PartitionAnswer>,
+    /// What the script wants done with the answer.
+    fault: Option<RequestFault>,
+}
+
+/// What is known of a request that is looked at again.
+#[derive(Debug, Default)]
+struct Again {
+    fetch_until_ms: Option<i64>,
+    produce: Option<Waiting>,
+}
+
+impl Again {
+    fn hold(self) -> Option<Hold> {
+        let fetch = self.fetch_until_ms.map(|until_ms| Hold::Fetch { until_ms });
+        self.produce.map(Hold::Produce).or(fetch)
+    }
 }
 
 /// One connection to one node of a [`crate::Broker`]. See the module's page for an example.
 #[derive(Debug)]
 pub struct Session {
     node_id: i32,
+    /// Which of the node's lives this connection belongs to.
+    life: u64,
     config: Arc<BrokerConfig>,
     inbox: Vec<u8>,
     start: usize,
     end: usize,
     hold: Option<Hold>,
+    /// The latest `advance` left requests lying.
+    idle_hands: bool,
     took_records: bool,
     ended: bool,
 }
@@ -135,10 +184,10 @@ struct Head {
 
 /// How one request ended.
 enum Step {
-    /// Answered, or silently done: the frame is used up.
-    Done { took_records: bool },
-    /// Nothing was found: the frame is to be looked at again.
-    Again { until_ms: i64 },
+    /// Answered, or silently done: the frame is used up. Nothing more is worked on for `mute_ms`.
+    Done { took_records: bool, mute_ms: i64 },
+    /// The frame is to be looked at again.
+    Again { hold: Hold, took_records: bool },
     /// The answer appended to `out` from here on is held back.
     Later {
         until_ms: i64,
@@ -148,14 +197,16 @@ enum Step {
 }
 
 impl Session {
-    pub(crate) fn new(node_id: i32, config: Arc<BrokerConfig>) -> Self {
+    pub(crate) fn new(node_id: i32, life: u64, config: Arc<BrokerConfig>) -> Self {
         Self {
             node_id,
+            life,
             config,
             inbox: Vec::new(),
             start: 0,
             end: 0,
             hold: None,
+            idle_hands: false,
             took_records: false,
             ended: false,
         }
@@ -217,6 +268,18 @@ impl Session {
         }
     }
 
+    /// How many bytes the connection would take now. While requests are worked on there is no limit
+    /// here; while nothing is (the node is paused, an answer is held back) it is what is left of
+    /// [`BrokerConfig::socket_buffer_bytes`]: beyond that, TCP would make the client wait.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        if !self.idle_hands {
+            return usize::MAX;
+        }
+        let lying = self.end - self.start;
+        self.config.socket_buffer_bytes.saturating_sub(lying)
+    }
+
     /// Whether Produce requests were worked on since this was last asked: Fetches that are held on
     /// other connections may find something now.
     pub fn took_records(&mut self) -> bool {
@@ -238,9 +301,27 @@ impl Session {
         if self.ended {
             return Err(Closed::Ended);
         }
-        let progress = self.work(shared, now_ms, out);
+        let gate = shared.with(|broker| {
+            broker.tick(now_ms);
+            broker.gate(self.node_id, self.life)
+        });
+        let progress = match gate {
+            Gate::Open => self.work(shared, now_ms, out),
+            Gate::Shut => Ok(Progress::Held { until_ms: i64::MAX }),
+            Gate::Gone => Err(Closed::NodeEnded),
+        };
         self.ended = progress.is_err();
-        progress
+        self.idle_hands = matches!(progress, Ok(Progress::Held { .. }));
+        match progress {
+            // What is waited for may be what the cluster does by itself.
+            Ok(Progress::Held { until_ms }) => {
+                let next_due = shared.with(|broker| broker.next_due_ms());
+                Ok(Progress::Held {
+                    until_ms: until_ms.min(next_due.unwrap_or(i64::MAX)),
+                })
+            }
+            other => other,
+        }
     }
 
     fn work(
@@ -250,48 +331,50 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Progress, Closed> {
         loop {
-            let mut patience_over = false;
-            let mut looked_before = false;
+            let mut again = Again::default();
             match self.hold.take() {
                 Some(Hold::Answer { until_ms, bytes }) if now_ms < until_ms => {
                     self.hold = Some(Hold::Answer { until_ms, bytes });
                     return Ok(Progress::Held { until_ms });
                 }
-                Some(Hold::Answer { bytes, .. }) => out.extend_from_slice(&bytes),
-                Some(Hold::Fetch { until_ms }) => {
-                    looked_before = true;
-                    patience_over = now_ms >= until_ms;
-                    self.hold = Some(Hold::Fetch { until_ms });
+                Some(Hold::Mute { until_ms }) if now_ms < until_ms => {
+                    self.hold = Some(Hold::Mute { until_ms });
+                    return Ok(Progress::Held { until_ms });
                 }
-                None => {}
+                Some(Hold::Answer { bytes, .. }) => out.extend_from_slice(&bytes),
+                Some(Hold::Fetch { until_ms }) => again.fetch_until_ms = Some(until_ms),
+                Some(Hold::Produce(waiting)) => again.produce = Some(waiting),
+                Some(Hold::Mute { .. }) | None => {}
             }
             if out.len() > OUT_SOFT_MAX {
+                self.hold = again.hold();
                 return Ok(Progress::SendFirst);
             }
             let Some(frame) = self.next_frame()? else {
                 return Ok(Progress::NeedsBytes);
             };
             let end = frame.end;
-            let step = handle(
-                &self.config,
-                self.node_id,
-                &self.inbox[frame],
-                shared,
-                (now_ms, patience_over, looked_before),
-                out,
-            )?;
-            match step {
-                Step::Done { took_records } => {
+            let request = Request {
+                config: &self.config,
+                node_id: self.node_id,
+                now_ms,
+                frame: &self.inbox[frame],
+            };
+            match request.work(again, shared, out)? {
+                Step::Done {
+                    took_records,
+                    mute_ms,
+                } => {
                     self.took_records |= took_records;
-                    self.hold = None;
                     self.start = end;
+                    self.hold = (mute_ms > 0).then(|| Hold::Mute {
+                        until_ms: now_ms.saturating_add(mute_ms),
+                    });
                 }
-                Step::Again { until_ms } => {
-                    let until_ms = match self.hold {
-                        Some(Hold::Fetch { until_ms }) => until_ms,
-                        _ => until_ms,
-                    };
-                    self.hold = Some(Hold::Fetch { until_ms });
+                Step::Again { hold, took_records } => {
+                    self.took_records |= took_records;
+                    let until_ms = hold.until_ms();
+                    self.hold = Some(hold);
                     return Ok(Progress::Held { until_ms });
                 }
                 Step::Later {
@@ -338,103 +421,189 @@ impl Session {
     }
 }
 
-/// Works on one request.
-fn handle(
-    config: &BrokerConfig,
+/// One request at work.
+struct Request<'a> {
+    config: &'a BrokerConfig,
     node_id: i32,
-    frame: &[u8],
-    shared: &mut impl Shared,
-    (now_ms, patience_over, looked_before): (i64, bool, bool),
-    out: &mut Vec<u8>,
-) -> Result<Step, Closed> {
-    let mut reader = Reader::new(frame);
-    let head = Head {
-        api: reader.i16("api_key")?,
-        version: reader.i16("api_version")?,
-        correlation_id: reader.i32("correlation_id")?,
-    };
-    let refused = Closed::Version {
-        api: head.api,
-        version: head.version,
-    };
-    let Ok(api) = ApiKey::try_from(head.api) else {
-        return Err(refused);
-    };
-    let fault = match looked_before {
-        false => shared.with(|broker| broker.faults.take_request(api)),
-        true => None,
-    };
-    if fault == Some(RequestFault::CloseBefore) {
-        return Err(Closed::Scripted);
-    }
-    if fault == Some(RequestFault::Ignore) {
-        return Ok(Step::Done {
-            took_records: false,
-        });
-    }
-    let from = out.len();
-    let mut took_records = false;
-    if !config.versions.serves(api, head.version) {
-        if api != ApiKey::ApiVersions {
+    now_ms: i64,
+    frame: &'a [u8],
+}
+
+impl Request<'_> {
+    fn work(
+        &self,
+        again: Again,
+        shared: &mut impl Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<Step, Closed> {
+        let mut reader = Reader::new(self.frame);
+        let head = Head {
+            api: reader.i16("api_key")?,
+            version: reader.i16("api_version")?,
+            correlation_id: reader.i32("correlation_id")?,
+        };
+        let refused = Closed::Version {
+            api: head.api,
+            version: head.version,
+        };
+        let Ok(api) = ApiKey::try_from(head.api) else {
             return Err(refused);
+        };
+        let fault = match &again {
+            Again {
+                produce: Some(waiting),
+                ..
+            } => waiting.fault,
+            Again {
+                fetch_until_ms: Some(_),
+                ..
+            } => None,
+            _ => shared.with(|broker| broker.faults.take_request(api)),
+        };
+        if fault == Some(RequestFault::CloseBefore) {
+            return Err(Closed::Scripted);
         }
-        let body = shared.with(|broker| broker.api_versions_refusal())?;
-        put_small(out, api, Head { version: 0, ..head }, body);
-    } else {
-        reader.nullable_string(Form::Classic, "client_id")?;
+        if fault == Some(RequestFault::Ignore) {
+            return Ok(Step::Done {
+                took_records: false,
+                mute_ms: 0,
+            });
+        }
+        let from = out.len();
+        if !self.config.versions.serves(api, head.version) {
+            if api != ApiKey::ApiVersions {
+                return Err(refused);
+            }
+            let body = shared.with(|broker| broker.api_versions_refusal())?;
+            put_small(out, api, Head { version: 0, ..head }, body);
+            return self.finish(fault, (from, false, 0), out);
+        }
+        let client_id = reader.nullable_string(Form::Classic, "client_id")?;
         if api.request_header_version(head.version) >= 2 {
             reader.skip_tagged_fields(Form::Compact, "request header")?;
         }
-        let forced = match fault {
-            Some(RequestFault::Error(code)) => Some(code),
-            _ => None,
-        };
+        let throttle = shared.with(|broker| broker.faults.throttle_of(client_id));
+        let mute_ms = if throttle.enforced { throttle.ms } else { 0 };
+        let body = reader.rest();
+        let mut took_records = false;
         if api == ApiKey::Produce {
-            let produce = Produce {
-                node_id,
-                version: head.version,
-                correlation_id: head.correlation_id,
-                now_ms,
-                forced,
-            };
-            took_records |= produce.work(config, reader.rest(), shared, out)?;
+            match self.produce(head, (fault, throttle), again.produce, body, shared, out)? {
+                Step::Done {
+                    took_records: took, ..
+                } => took_records = took,
+                waiting => return Ok(waiting),
+            }
         } else {
-            shape::check(api, head.version, reader.rest())?;
+            shape::check(api, head.version, body)?;
+            let patience = again.fetch_until_ms;
             let ask = Ask {
-                node_id,
+                node_id: self.node_id,
                 version: head.version,
-                forced,
-                patience_over,
+                forced: forced(fault),
+                patience_over: patience.is_some_and(|until| self.now_ms >= until),
+                throttle_ms: throttle.ms,
+                now_ms: self.now_ms,
             };
-            match shared.with(|broker| broker.small(api, &ask, reader.rest()))? {
+            match shared.with(|broker| broker.small(api, &ask, body))? {
                 Small::Wait(ms) => {
+                    let until_ms = patience.unwrap_or(self.now_ms.saturating_add(ms));
                     return Ok(Step::Again {
-                        until_ms: now_ms.saturating_add(ms),
+                        hold: Hold::Fetch { until_ms },
+                        took_records: false,
                     });
                 }
                 body => put_small(out, api, head, body),
             }
         }
+        self.finish(fault, (from, took_records, i64::from(mute_ms)), out)
     }
-    match fault {
-        Some(RequestFault::CloseAfter) => {
-            out.truncate(from);
-            Err(Closed::Scripted)
+
+    fn produce(
+        &self,
+        head: Head,
+        (fault, throttle): (Option<RequestFault>, Throttle),
+        waiting: Option<Waiting>,
+        body: &[u8],
+        shared: &mut impl Shared,
+        out: &mut Vec<u8>,
+    ) -> Result<Step, Closed> {
+        let produce = Produce {
+            node_id: self.node_id,
+            version: head.version,
+            correlation_id: head.correlation_id,
+            now_ms: self.now_ms,
+            throttle_ms: throttle.ms,
+            forced: forced(fault),
+        };
+        if let Some(mut waiting) = waiting {
+            let Waiting {
+                until_ms, answers, ..
+            } = &mut waiting;
+            if produce.look_again(body, *until_ms, answers, shared, out)? {
+                return Ok(Step::Done {
+                    took_records: false,
+                    mute_ms: 0,
+                });
+            }
+            return Ok(Step::Again {
+                hold: Hold::Produce(waiting),
+                took_records: false,
+            });
         }
-        Some(RequestFault::CutAnswer(len)) => {
-            out.truncate(out.len().min(from.saturating_add(len)));
-            Err(Closed::Scripted)
-        }
-        Some(RequestFault::Silence) => {
-            out.truncate(from);
-            Ok(Step::Done { took_records })
-        }
-        Some(RequestFault::Delay(ms)) => Ok(Step::Later {
-            until_ms: now_ms.saturating_add(ms),
-            from,
+        Ok(match produce.work(self.config, body, shared, out)? {
+            Produced::Answered(took_records) => Step::Done {
+                took_records,
+                mute_ms: 0,
+            },
+            Produced::Waiting { until_ms, answers } => Step::Again {
+                hold: Hold::Produce(Waiting {
+                    until_ms,
+                    answers,
+                    fault,
+                }),
+                took_records: true,
+            },
+        })
+    }
+
+    /// The answer lies in `out` from `from` on: what the script of faults wants done with it.
+    fn finish(
+        &self,
+        fault: Option<RequestFault>,
+        (from, took_records, mute_ms): (usize, bool, i64),
+        out: &mut Vec<u8>,
+    ) -> Result<Step, Closed> {
+        let done = Step::Done {
             took_records,
-        }),
-        _ => Ok(Step::Done { took_records }),
+            mute_ms,
+        };
+        match fault {
+            Some(RequestFault::CloseAfter) => {
+                out.truncate(from);
+                Err(Closed::Scripted)
+            }
+            Some(RequestFault::CutAnswer(len)) => {
+                out.truncate(out.len().min(from.saturating_add(len)));
+                Err(Closed::Scripted)
+            }
+            Some(RequestFault::Silence) => {
+                out.truncate(from);
+                Ok(done)
+            }
+            Some(RequestFault::Delay(ms)) => Ok(Step::Later {
+                until_ms: self.now_ms.saturating_add(ms),
+                from,
+                took_records,
+            }),
+            _ => Ok(done),
+        }
+    }
+}
+
+fn forced(fault: Option<RequestFault>) -> Option<ErrorCode> {
+    match fault {
+        Some(RequestFault::Error(code)) => Some(code),
+        _ => None,
     }
 }
 

@@ -24,8 +24,10 @@ use ringpost_codec::kafka::ErrorCode;
 use uuid::Uuid;
 
 use crate::broker::{Broker, TopicError};
+use crate::config::Node;
 use crate::session::Closed;
 use crate::topic::{Topic, TopicId, is_valid_name};
+use crate::view::Seen;
 
 /// From this Fetch version on topics go by id.
 const FETCH_BY_ID_SINCE: i16 = 13;
@@ -80,6 +82,8 @@ pub(crate) struct Ask {
     pub(crate) forced: Option<ErrorCode>,
     /// A Fetch without data is answered at once.
     pub(crate) patience_over: bool,
+    pub(crate) throttle_ms: i32,
+    pub(crate) now_ms: i64,
 }
 
 impl Broker {
@@ -161,11 +165,7 @@ impl Broker {
         };
         ApiVersionsResponse::default()
             .with_error_code(error.0)
-            .with_throttle_time_ms(if ask.version >= 1 {
-                self.faults.throttle_ms
-            } else {
-                0
-            })
+            .with_throttle_time_ms(if ask.version >= 1 { ask.throttle_ms } else { 0 })
             .with_api_keys(self.advertised())
     }
 
@@ -176,7 +176,11 @@ impl Broker {
             Some(topics) => topics.is_empty() && version == METADATA_EMPTY_IS_ALL,
         };
         let topics = if all {
-            let ids: Vec<TopicId> = self.names.values().copied().collect();
+            let names = match self.views.get(&ask.node_id) {
+                Some(view) => &view.names,
+                None => &self.names,
+            };
+            let ids: Vec<TopicId> = names.values().copied().collect();
             ids.into_iter().map(|id| self.describe(id, ask)).collect()
         } else {
             let asked = request.topics.unwrap_or_default().into_iter();
@@ -190,7 +194,12 @@ impl Broker {
                 })
                 .collect()
         };
-        let brokers = self.nodes.iter().filter(|n| self.is_up(n.id)).map(|n| {
+        let view = self.views.get(&ask.node_id);
+        let up = |n: &&Node| match view {
+            Some(view) => view.up.contains(&n.id),
+            None => self.members.is_up(n.id),
+        };
+        let brokers = self.nodes.iter().filter(up).map(|n| {
             MetadataResponseBroker::default()
                 .with_node_id(BrokerId(n.id))
                 .with_host(text(&n.host))
@@ -204,7 +213,7 @@ impl Broker {
             answer.cluster_id = Some(text(&self.config.cluster_id));
         }
         if version >= 3 {
-            answer.throttle_time_ms = self.faults.throttle_ms;
+            answer.throttle_time_ms = ask.throttle_ms;
         }
         answer
     }
@@ -213,7 +222,11 @@ impl Broker {
         if let Some(code) = ask.forced {
             return topic_error(Some(wanted), code, ask.version);
         }
-        if let Some(id) = self.topic_id(wanted) {
+        let known = match self.views.get(&ask.node_id) {
+            Some(view) => view.names.get(wanted).copied(),
+            None => self.topic_id(wanted),
+        };
+        if let Some(id) = known {
             return self.describe(id, ask);
         }
         if !is_valid_name(wanted) {
@@ -227,44 +240,72 @@ impl Broker {
             );
         }
         match self.create_topic(wanted, self.config.default_partitions) {
-            Ok(id) => self.describe(id, ask),
+            Ok(id) if !self.views.contains_key(&ask.node_id) => self.describe(id, ask),
+            // It is being made: this node has not heard yet.
+            Ok(_) | Err(TopicError::Exists) => topic_error(
+                Some(wanted),
+                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                ask.version,
+            ),
             Err(error) => topic_error(Some(wanted), error.code(), ask.version),
         }
     }
 
     fn describe(&self, id: TopicId, ask: &Ask) -> MetadataResponseTopic {
-        let Some(topic) = self.topics.get(&id) else {
+        let known = match self.views.get(&ask.node_id) {
+            Some(view) => view.topics.get(&id).cloned(),
+            None => self
+                .topics
+                .get(&id)
+                .map(|t| (t.name.clone(), t.partitions.iter().map(Seen::of).collect())),
+        };
+        let Some((topic_name, seen)) = known else {
             let mut answer = topic_error(None, ErrorCode::UNKNOWN_TOPIC_ID, ask.version);
             answer.topic_id = Uuid::from_bytes(id);
             return answer;
         };
         if let Some(code) = ask.forced {
-            return topic_error(Some(&topic.name), code, ask.version);
+            return topic_error(Some(&topic_name), code, ask.version);
         }
-        let partitions = (0..).zip(&topic.partitions).map(|(number, partition)| {
-            let up = self.is_up(partition.leader);
-            let replicas = vec![BrokerId(partition.leader)];
-            let mut answer = MetadataResponsePartition::default()
-                .with_partition_index(number)
-                .with_leader_id(BrokerId(if up { partition.leader } else { -1 }))
-                .with_replica_nodes(replicas.clone())
-                .with_isr_nodes(replicas.clone());
-            if ask.version >= 7 {
-                answer.leader_epoch = partition.leader_epoch;
-            }
-            if !up {
-                answer.error_code = ErrorCode::LEADER_NOT_AVAILABLE.0;
-                if ask.version >= 5 {
-                    answer.offline_replicas = replicas;
-                }
-            }
-            answer
-        });
+        let partitions = (0..).zip(seen);
+        let partitions =
+            partitions.map(|(number, seen)| self.describe_partition(number, seen, ask));
         let mut answer = MetadataResponseTopic::default()
-            .with_name(Some(name(&topic.name)))
+            .with_name(Some(name(&topic_name)))
             .with_partitions(partitions.collect());
         if ask.version >= 10 {
             answer.topic_id = Uuid::from_bytes(id);
+        }
+        answer
+    }
+
+    fn describe_partition(&self, number: i32, seen: Seen, ask: &Ask) -> MetadataResponsePartition {
+        let view = self.views.get(&ask.node_id);
+        let is_up = |n: i32| match view {
+            Some(view) => view.up.contains(&n),
+            None => self.members.is_up(n),
+        };
+        let ids = |nodes: Vec<i32>| nodes.into_iter().map(BrokerId).collect::<Vec<_>>();
+        let led = seen.leader >= 0 && is_up(seen.leader);
+        let away: Vec<i32> = seen
+            .replicas
+            .iter()
+            .copied()
+            .filter(|n| !is_up(*n))
+            .collect();
+        let mut answer = MetadataResponsePartition::default()
+            .with_partition_index(number)
+            .with_leader_id(BrokerId(if led { seen.leader } else { -1 }))
+            .with_replica_nodes(ids(seen.replicas))
+            .with_isr_nodes(ids(seen.isr));
+        if ask.version >= 7 {
+            answer.leader_epoch = seen.leader_epoch;
+        }
+        if !led {
+            answer.error_code = ErrorCode::LEADER_NOT_AVAILABLE.0;
+        }
+        if ask.version >= 5 {
+            answer.offline_replicas = ids(away);
         }
         answer
     }
@@ -275,7 +316,7 @@ impl Broker {
         ask: &Ask,
     ) -> InitProducerIdResponse {
         let answer = InitProducerIdResponse::default()
-            .with_throttle_time_ms(self.faults.throttle_ms)
+            .with_throttle_time_ms(ask.throttle_ms)
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1);
         let has_id = request.producer_id.0 >= 0;
@@ -290,10 +331,26 @@ impl Broker {
         if !error.is_ok() {
             return answer.with_error_code(error.0);
         }
+        if !self.has_producer_ids(ask) {
+            return answer.with_error_code(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS.0);
+        }
         // Without a transactional id Kafka hands out a new id, whatever the client had.
         answer
             .with_producer_id(ProducerId(self.new_producer_id()))
             .with_producer_epoch(0)
+    }
+
+    /// The first time a node is asked for a producer id, it has to fetch a block of them.
+    fn has_producer_ids(&mut self, ask: &Ask) -> bool {
+        let load_ms = self.config.producer_id_load_ms;
+        if load_ms <= 0 {
+            return true;
+        }
+        let condition = self.members.condition(ask.node_id);
+        let at = *condition
+            .producer_ids_at_ms
+            .get_or_insert(ask.now_ms.saturating_add(load_ms));
+        ask.now_ms >= at
     }
 
     /// There are no groups and no transactions, hence no coordinators.
@@ -305,7 +362,7 @@ impl Broker {
         let code = ask.forced.unwrap_or(ErrorCode::COORDINATOR_NOT_AVAILABLE).0;
         let mut answer = FindCoordinatorResponse::default();
         if ask.version >= 1 {
-            answer.throttle_time_ms = self.faults.throttle_ms;
+            answer.throttle_time_ms = ask.throttle_ms;
         }
         if ask.version >= 4 {
             let keys = request.coordinator_keys.iter();
@@ -356,7 +413,7 @@ impl Broker {
         });
         let answer = ListOffsetsResponse::default().with_topics(topics.collect());
         if ask.version >= 2 {
-            return answer.with_throttle_time_ms(self.faults.throttle_ms);
+            return answer.with_throttle_time_ms(ask.throttle_ms);
         }
         answer
     }
@@ -380,9 +437,9 @@ impl Broker {
         if partition.leader != ask.node_id {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
-        let log = &partition.log;
+        let log = &partition.own.log;
         let (offset, timestamp) = match timestamp {
-            LATEST => (log.next(), -1),
+            LATEST => (partition.high_watermark(), -1),
             EARLIEST | EARLIEST_LOCAL => (log.start(), -1),
             MAX_TIMESTAMP => log.latest_stamp().unwrap_or((-1, -1)),
             timestamp => log.at_or_after(timestamp).unwrap_or((-1, -1)),
@@ -394,7 +451,7 @@ impl Broker {
         let by_id = ask.version >= FETCH_BY_ID_SINCE;
         let mut left = usize::try_from(request.max_bytes).unwrap_or(0);
         let mut empty_so_far = true;
-        let mut answer = FetchResponse::default().with_throttle_time_ms(self.faults.throttle_ms);
+        let mut answer = FetchResponse::default().with_throttle_time_ms(ask.throttle_ms);
         for asked in &request.topics {
             let id = if by_id {
                 Some(asked.topic_id.into_bytes())
@@ -469,17 +526,18 @@ impl Broker {
             }
             return answer;
         }
-        let log = &partition.log;
+        let log = &partition.own.log;
+        let until = partition.high_watermark();
         let mut answer = answer
-            .with_high_watermark(log.next())
-            .with_last_stable_offset(log.next());
+            .with_high_watermark(until)
+            .with_last_stable_offset(until);
         if ask.version >= 5 {
             answer.log_start_offset = log.start();
         }
         if !(log.start()..=log.next()).contains(&offset) {
             return answer.with_error_code(ErrorCode::OFFSET_OUT_OF_RANGE.0);
         }
-        log.read(offset, bytes_max, at_least_one, records);
+        log.read(offset, until, bytes_max, at_least_one, records);
         answer
     }
 

@@ -2,9 +2,9 @@
 
 use ringpost_codec::kafka::ErrorCode;
 
-use crate::log::Log;
+use crate::config::Replication;
 use crate::numbering::PartitionHigh;
-use crate::producers::Producers;
+use crate::replicas::{Replica, Replicas};
 
 /// A topic's id (KIP-516): never all zero.
 pub type TopicId = [u8; 16];
@@ -41,10 +41,13 @@ pub(crate) fn nth_id(seed: u64, count: u64) -> TopicId {
 /// One partition.
 #[derive(Debug, Default)]
 pub(crate) struct Partition {
+    /// −1 while nobody leads.
     pub(crate) leader: i32,
     pub(crate) leader_epoch: i32,
-    pub(crate) log: Log,
-    pub(crate) producers: Producers,
+    /// The leader's copy.
+    pub(crate) own: Replica,
+    /// The other copies; `None` when there is only one.
+    pub(crate) replicas: Option<Box<Replicas>>,
     pub(crate) numbers: PartitionHigh,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
@@ -52,26 +55,69 @@ pub(crate) struct Partition {
     pub(crate) named_by: u64,
 }
 
+/// What a topic is made from.
+///
+/// ```
+/// use ringpost_broker::{Broker, BrokerConfig, TopicSpec};
+/// let mut broker = Broker::new(BrokerConfig::default());
+/// let spec = TopicSpec { partitions: 12, replication: Some(3), ..TopicSpec::default() };
+/// broker.create_topic_with("orders", &spec)?; // one node: one copy
+/// # Ok::<(), ringpost_broker::TopicError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// How many.
+    pub partitions: i32,
+    /// Copies of each; `None` is the cluster's default. More than there are nodes is as many as
+    /// there are nodes.
+    pub replication: Option<i32>,
+    /// `min.insync.replicas`; `None` is the cluster's default.
+    pub min_insync: Option<i32>,
+    /// `unclean.leader.election.enable`; `None` is the cluster's default.
+    pub unclean_election: Option<bool>,
+}
+
+impl Default for TopicSpec {
+    fn default() -> Self {
+        Self {
+            partitions: 1,
+            replication: None,
+            min_insync: None,
+            unclean_election: None,
+        }
+    }
+}
+
 /// One topic.
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub(crate) name: String,
+    pub(crate) spec: TopicSpec,
     pub(crate) partitions: Vec<Partition>,
 }
 
 impl Topic {
-    /// A new topic, its partitions led by the nodes in turn.
-    pub(crate) fn new(name: &str, partitions: i32, nodes: &[i32]) -> Self {
-        let leaders = nodes.iter().copied().cycle();
-        let partitions = (0..partitions)
-            .zip(leaders)
-            .map(|(_, leader)| Partition {
-                leader,
-                ..Partition::default()
+    /// A new topic, its partitions led by the nodes in turn, the next nodes holding the copies.
+    pub(crate) fn new(name: &str, spec: &TopicSpec, usual: &Replication, nodes: &[i32]) -> Self {
+        let copies = usize::try_from(spec.replication.unwrap_or(usual.factor)).unwrap_or(1);
+        let copies = copies.clamp(1, nodes.len().max(1));
+        let min_insync = spec.min_insync.unwrap_or(usual.min_insync);
+        let unclean = spec.unclean_election.unwrap_or(usual.unclean_election);
+        let places = (0..spec.partitions).zip((0..nodes.len()).cycle());
+        let partitions = places
+            .map(|(_, first)| {
+                let in_turn = nodes.iter().cycle().skip(first).take(copies);
+                let replicas = || Replicas::new(in_turn.copied().collect(), min_insync, unclean);
+                Partition {
+                    leader: nodes[first],
+                    replicas: (copies > 1).then(|| Box::new(replicas())),
+                    ..Partition::default()
+                }
             })
             .collect();
         Self {
             name: name.to_owned(),
+            spec: spec.clone(),
             partitions,
         }
     }
@@ -108,8 +154,18 @@ mod tests {
 
     #[test]
     fn leaders_take_turns() {
-        let topic = Topic::new("t", 5, &[1, 2]);
+        let spec = |replication| TopicSpec {
+            partitions: 5,
+            replication: Some(replication),
+            ..TopicSpec::default()
+        };
+        let topic = Topic::new("t", &spec(1), &Replication::default(), &[1, 2]);
         let leaders: Vec<_> = topic.partitions.iter().map(|p| p.leader).collect();
         assert_eq!(leaders, [1, 2, 1, 2, 1]);
+        assert!(topic.partitions.iter().all(|p| p.replicas.is_none()));
+        let topic = Topic::new("t", &spec(2), &Replication::default(), &[1, 2, 3]);
+        let copies: Vec<_> = topic.partitions.iter().flat_map(|p| &p.replicas).collect();
+        let assigned: Vec<_> = copies.iter().map(|r| r.assigned.clone()).collect();
+        assert_eq!(assigned, [[1, 2], [2, 3], [3, 1], [1, 2], [2, 3]]);
     }
 }

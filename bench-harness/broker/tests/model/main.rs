@@ -6,6 +6,7 @@
 mod support;
 
 mod apis;
+mod cluster;
 mod faults;
 mod hostile;
 mod produce;
