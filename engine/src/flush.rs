@@ -113,7 +113,7 @@ mod tests {
         let send = || -> Ticket {
             lane.append(&Record::value(b"v"), Watch::Nobody, &mut None)
                 .expect("room");
-            match lane.take(true) {
+            match lane.take(true, u64::MAX) {
                 Take::Batch { ticket, .. } => ticket,
                 _ => panic!("there is a batch"),
             }

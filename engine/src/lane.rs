@@ -625,8 +625,9 @@ impl Lane {
             .map_or(Backlog::Busy, |inner| inner.backlog())
     }
 
-    /// The oldest batch, for the shard. `patient`: wait for the lock.
-    pub(crate) fn take(&self, patient: bool) -> Take<SegmentMut, Ticket> {
+    /// The oldest batch, for the shard, unless it was begun after batch number `upto`. `patient`: wait
+    /// for the lock.
+    pub(crate) fn take(&self, patient: bool, upto: u64) -> Take<SegmentMut, Ticket> {
         let inner = if patient {
             Some(self.lock())
         } else {
@@ -637,6 +638,13 @@ impl Lane {
         };
         if inner.cut.is_empty() {
             inner.cut_open();
+        }
+        if inner
+            .cut
+            .front()
+            .is_some_and(|cut| cut.ticket.ordinal > upto)
+        {
+            return Take::Empty;
         }
         let Some(Cut {
             batch,
@@ -678,7 +686,6 @@ impl Lane {
     }
 
     /// Batches begun so far.
-    #[cfg(all(test, shuttle))]
     pub(crate) fn begun(&self) -> u64 {
         self.lock().begun
     }

@@ -46,6 +46,7 @@ mod lane;
 mod outcome;
 mod placement;
 mod producer;
+mod purge;
 mod ready;
 mod record;
 mod resolver;
@@ -68,6 +69,7 @@ pub use error::{FlushTimeout, SendError, StartError, TopicError, TrySendError, W
 pub use flush::Flush;
 pub use outcome::{Ack, Cause, Failure, Outcome, Why};
 pub use producer::{CloseReport, Producer};
+pub use purge::{Purge, Purging};
 pub use record::{Header, Record, Value};
 pub use stats::{Settled, ShardStats, Stages, Stats};
 pub use topic::{Extended, LocalTopic, Topic};

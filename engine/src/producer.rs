@@ -21,6 +21,7 @@ use crate::driver::{
 use crate::error::{FlushTimeout, StartError, TopicError, WarmUpError};
 use crate::flush::Flush;
 use crate::placement::{self, Place};
+use crate::purge::{Purge, Purging};
 use crate::resolver::Resolver;
 use crate::shard::{Command, Shard, ShardSettings, ShardShared};
 use crate::shared::{Routing, Shared, SharedParts};
@@ -169,6 +170,25 @@ impl Producer {
     /// When not everything was settled in time. It goes on all the same.
     pub fn flush_blocking(&self, timeout: Duration) -> Result<(), FlushTimeout> {
         self.handle.flush(timeout)
+    }
+
+    /// Gives up records that were accepted before the call and are not settled: those that wait, or
+    /// also those in flight. Each ends with [`Why::Purged`](crate::Why::Purged): as `NotWritten`
+    /// when it is certain that no broker stored it, else as `Unknown`. The producer goes on; what is
+    /// sent later is neither lost nor doubled by it.
+    ///
+    /// Does not block, so any thread and any callback may call it. The result is ready when the
+    /// outcomes are there.
+    ///
+    /// ```no_run
+    /// # use ringpost::{Producer, Purge};
+    /// # let producer = Producer::builder().bootstrap("127.0.0.1:9092").build()?;
+    /// // The data is stale: whatever waits is not worth sending any more.
+    /// producer.purge(Purge::Queued).wait();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn purge(&self, which: Purge) -> Purging {
+        self.handle.shared.purge(which, None)
     }
 
     /// Takes no more records, waits until all is settled, at most for `timeout`, ends what is not

@@ -30,6 +30,7 @@ use crate::config::WaitPolicy;
 use crate::controller::{Inbox, Request};
 use crate::driver::{Driver, Events, Frame, SocketOptions, Wait, Waker, clock};
 use crate::lane::{Lane, SpareParts, Ticket};
+use crate::purge::{Purge, PurgeDuty};
 use crate::ready::{LANES_MAX, ReadySet};
 use crate::shared::Shared;
 use crate::squeeze::Squeezer;
@@ -76,6 +77,12 @@ pub(crate) enum Command {
     Identity(Result<ProducerIdentity, ErrorCode>),
     /// Connect to all leaders, and say when that is done.
     WarmUp(Duty),
+    /// Give up what your lanes have, or those of one topic.
+    Purge {
+        which: Purge,
+        topic: Option<Arc<str>>,
+        duty: PurgeDuty,
+    },
     /// Settle everything at once and end.
     Stop,
 }
@@ -167,8 +174,10 @@ struct LaneSupply {
     slabs: Pool,
     squeezer: Squeezer,
     shared: Arc<ShardShared>,
-    /// Wait for a lane's lock: for the end, when there is no later turn to try again.
+    /// Wait for a lane's lock: for a purge and for the end, when there is no later turn to try again.
     patient: bool,
+    /// Batches begun after the one with this number stay with their lane.
+    upto: u64,
 }
 
 impl LaneSupply {
@@ -178,6 +187,17 @@ impl LaneSupply {
 
     fn lane(&self, id: LaneId) -> Option<&Arc<Lane>> {
         self.lanes.get(id.index())?.as_ref()
+    }
+
+    /// What is drawn from now on is given up: lanes are waited for, and nothing is compressed.
+    fn begin_giving_up(&mut self) {
+        self.patient = true;
+        self.squeezer.rest(true);
+    }
+
+    fn end_giving_up(&mut self) {
+        self.patient = false;
+        self.squeezer.rest(false);
     }
 }
 
@@ -194,7 +214,7 @@ impl Supply for LaneSupply {
         let Some(lane) = self.lanes.get(lane.index()).and_then(Option::as_ref) else {
             return Take::Empty;
         };
-        lane.take(self.patient)
+        lane.take(self.patient, self.upto)
     }
 
     fn slab(&mut self, at_least: usize) -> Option<SegmentMut> {
@@ -230,6 +250,8 @@ pub(crate) struct Shard<D: Driver> {
     socket: SocketOptions,
     wait: WaitPolicy,
     warm_ups: Vec<Duty>,
+    /// Purges whose verdicts are not all out.
+    purges: Vec<PurgeDuty>,
     last_busy: Time,
     stopped: bool,
     /// Lanes that were not in full health when that was last published.
@@ -266,12 +288,14 @@ impl<D: Driver> Shard<D> {
                 squeezer: Squeezer::new(settings.compression),
                 shared: Arc::clone(&shared),
                 patient: false,
+                upto: u64::MAX,
             },
             shared,
             producer,
             socket: settings.socket,
             wait: settings.wait,
             warm_ups: Vec::new(),
+            purges: Vec::new(),
             last_busy: clock::now(),
             stopped: false,
             troubled: 0,
@@ -351,13 +375,38 @@ impl<D: Driver> Shard<D> {
                     self.dispatcher.warm_up(now);
                     self.warm_ups.push(warm_up);
                 }
+                Command::Purge { which, topic, duty } => {
+                    self.purge(now, which, topic.as_deref());
+                    self.purges.push(duty);
+                }
                 Command::Stop => {
-                    self.supply.patient = true;
+                    self.supply.begin_giving_up();
                     self.dispatcher.abandon(now, &mut self.supply);
                     self.stopped = true;
                 }
             }
         }
+    }
+
+    /// Gives up what was appended before, in all lanes or those of one topic. What is appended
+    /// meanwhile stays.
+    fn purge(&mut self, now: Time, which: Purge, topic: Option<&str>) {
+        self.supply.begin_giving_up();
+        for place in 0..self.supply.lanes.len() {
+            let Some(lane) = &self.supply.lanes[place] else {
+                continue;
+            };
+            if topic.is_some_and(|topic| *topic != *lane.topic) {
+                continue;
+            }
+            let id = lane.id;
+            self.supply.upto = lane.begun();
+            self.dispatcher.purge_lane(now, id, which, &mut self.supply);
+            // It may have more than the dispatcher was shown.
+            self.supply.upto = u64::MAX;
+            self.dispatcher.lane_ready(now, id, &mut self.supply);
+        }
+        self.supply.end_giving_up();
     }
 
     fn take_metadata(&mut self, now: Time) {
@@ -433,6 +482,10 @@ impl<D: Driver> Shard<D> {
             };
             any = true;
             self.settle_one(now, settled);
+        }
+        if !self.dispatcher.has_settled() {
+            // Says so to those who wait for them.
+            self.purges.clear();
         }
         if any {
             self.producer.notify_flushes();
@@ -617,7 +670,7 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn give_up(&mut self) -> bool {
         let now = clock::now();
         if !self.stopped {
-            self.supply.patient = true;
+            self.supply.begin_giving_up();
             self.dispatcher.abandon(now, &mut self.supply);
             self.stopped = true;
         }
@@ -734,7 +787,7 @@ mod interleavings {
         fn serve(&self, lane: u32, settled: &mut u64) -> bool {
             let lane = &self.lanes[lane as usize];
             loop {
-                match lane.take(false) {
+                match lane.take(false, u64::MAX) {
                     Take::Busy => return true,
                     Take::Empty => return false,
                     Take::Batch { cut, ticket, .. } => {

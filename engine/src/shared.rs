@@ -28,6 +28,7 @@ use crate::controller::{Inbox, Request};
 use crate::delivery::wake_all;
 use crate::flush::{Flush, Flushes};
 use crate::lane::{Lane, LaneSettings, Ticket};
+use crate::purge::{Purge, Purging};
 use crate::ready::LANES_MAX;
 use crate::shard::{Command, ShardShared};
 use crate::undelivered::{Reports, Undelivered};
@@ -363,6 +364,19 @@ impl Shared {
 
     pub(crate) fn flush(&self) -> Flush {
         Flush::new(Arc::clone(&self.flushes), self.lanes().into_iter())
+    }
+
+    /// Tells all shards to give up what their lanes have, or those of one topic.
+    pub(crate) fn purge(&self, which: Purge, topic: Option<&Arc<str>>) -> Purging {
+        let (purging, duties) = Purging::begin(self.shards.len());
+        for (shard, duty) in self.shards.iter().zip(duties) {
+            shard.command(Command::Purge {
+                which,
+                topic: topic.cloned(),
+                duty,
+            });
+        }
+        purging
     }
 
     /// Takes no more records and topics. `false`: it was closed already.

@@ -11,6 +11,7 @@ pub(crate) struct Squeezer {
     compression: Compression,
     compressor: Compressor,
     out: Vec<u8>,
+    resting: bool,
 }
 
 impl std::fmt::Debug for Squeezer {
@@ -27,7 +28,13 @@ impl Squeezer {
             compression,
             compressor: Compressor::new(),
             out: Vec::new(),
+            resting: false,
         }
+    }
+
+    /// Whether it rests: what will not be sent need not be compressed.
+    pub(crate) fn rest(&mut self, resting: bool) {
+        self.resting = resting;
     }
 }
 
@@ -37,7 +44,7 @@ impl Squeeze for Squeezer {
         parts: &[Part<B>],
         limit: usize,
     ) -> Option<(&[u8], Attributes)> {
-        if self.compression.codec() == Codec::None {
+        if self.resting || self.compression.codec() == Codec::None {
             return None;
         }
         self.out.clear();

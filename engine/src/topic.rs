@@ -25,6 +25,7 @@ use crate::delivery::{Delivery, block_on};
 use crate::driver::clock;
 use crate::error::{SendError, TrySendError};
 use crate::lane::{Appended, Lane, Refused, SHARED_VALUE_BYTES_MIN, Watch};
+use crate::purge::{Purge, Purging};
 use crate::record::{Record, Value};
 use crate::shared::{Shared, TopicState};
 
@@ -83,6 +84,11 @@ impl Topic {
     #[must_use]
     pub fn partitions(&self) -> usize {
         self.state.lanes.load().len()
+    }
+
+    /// As [`Producer::purge`](crate::Producer::purge), for the records of this topic.
+    pub fn purge(&self, which: Purge) -> Purging {
+        self.shared.purge(which, Some(&self.state.name))
     }
 
     /// A handle for one thread.

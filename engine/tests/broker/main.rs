@@ -12,5 +12,6 @@ mod content;
 mod embedded;
 mod memory;
 mod outages;
+mod purging;
 mod sending;
 mod versions;
