@@ -373,7 +373,7 @@ fn m3_b3_refusals() {
     assert!(matches!(error, TopicError::Unknown { .. }), "{error}");
 
     // Larger than the topic takes, though not than we do: the broker's refusal is that record's.
-    let topic_name = fresh("m3_b3_refusals");
+    let topic_name = fresh("refusals");
     create(&topic_name);
     let producer = Producer::builder()
         .bootstrap(environment("RINGPOST_BOOTSTRAP"))

@@ -4,6 +4,7 @@
 //! Nothing here sleeps or asserts on time: waits end with the event they are for, or fail the test
 //! after [`support::PATIENCE`].
 
+mod proxy;
 mod support;
 
 mod bad_input;
@@ -11,6 +12,7 @@ mod closing;
 mod content;
 mod embedded;
 mod memory;
+mod network;
 mod outages;
 mod purging;
 mod sending;
