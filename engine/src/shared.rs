@@ -253,6 +253,13 @@ impl Shared {
         TopicFuture(wait)
     }
 
+    /// A record was for a partition nobody told of: the topic may have grown. The directory spaces
+    /// the questions of those who ask again and again.
+    #[cold]
+    pub(crate) fn look_for_partitions(&self) {
+        self.inbox.put(Request::Refresh);
+    }
+
     /// A topic cannot be used.
     pub(crate) fn topic_failed(&self, name: &str, error: &TopicError) {
         let waiting = self.topics().waiting.remove(name).unwrap_or_default();

@@ -348,6 +348,7 @@ impl Topic {
                 sticky.choose(&self.state.routing.avoidance.routes(lanes))
             })
         })
+        .inspect_err(|_| self.shared.look_for_partitions())
     }
 }
 
@@ -441,7 +442,8 @@ impl LocalTopic {
         let lane = route(state, lanes, record, || {
             let mut sticky = self.sticky.borrow_mut();
             sticky.choose(&state.routing.avoidance.routes(lanes))
-        })?;
+        })
+        .inspect_err(|_| self.topic.shared.look_for_partitions())?;
         let appended = lane.append(record, watch, grant).map_err(NotTaken::Lane)?;
         if is_sticky(state, record) {
             let mut sticky = self.sticky.borrow_mut();

@@ -5,6 +5,7 @@
 //! after [`support::PATIENCE`].
 
 mod proxy;
+mod routing;
 mod support;
 
 mod bad_input;
