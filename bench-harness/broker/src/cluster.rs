@@ -115,6 +115,13 @@ impl Broker {
         }
     }
 
+    /// Starts a node whose process ended; one that runs is left as it is.
+    pub(crate) fn restart_ended(&mut self, node_id: i32) {
+        if self.members.condition(node_id).stopped {
+            self.start_node(node_id);
+        }
+    }
+
     /// A node does nothing for a while (SIGSTOP), or goes on (SIGCONT). Its connections stay, and
     /// take in [`crate::BrokerConfig::socket_buffer_bytes`]. The controller notices after
     /// `session_ms`.

@@ -85,6 +85,10 @@ impl<F> Default for Script<F> {
 }
 
 impl<F: Copy> Script<F> {
+    fn is_empty(&self) -> bool {
+        self.next.is_empty() && self.afterwards.is_none()
+    }
+
     fn take(&mut self) -> Option<F> {
         self.next.pop_front().unwrap_or(self.afterwards)
     }
@@ -96,6 +100,7 @@ pub struct Faults {
     requests: BTreeMap<i16, Script<RequestFault>>,
     batches: BTreeMap<String, BTreeMap<i32, Script<PartitionFault>>>,
     nodes: BTreeMap<i32, PartitionFault>,
+    slow: BTreeMap<i32, i64>,
     clients: BTreeMap<String, Throttle>,
     /// Put into every answer's throttle field, in ms. The broker itself does not wait.
     pub throttle_ms: i32,
@@ -147,12 +152,33 @@ impl Faults {
         };
     }
 
+    /// Makes a node slow: it takes so many ms for each request, one after the other per connection;
+    /// 0 ends that.
+    pub fn slow_node(&mut self, node_id: i32, delay_ms: i64) {
+        if delay_ms > 0 {
+            self.slow.insert(node_id, delay_ms);
+        } else {
+            self.slow.remove(&node_id);
+        }
+    }
+
     /// Throttles one client, by the id in its requests; `None` ends that.
     pub fn throttle_client(&mut self, client_id: &str, throttle: impl Into<Option<Throttle>>) {
         match throttle.into() {
             Some(throttle) => self.clients.insert(client_id.to_owned(), throttle),
             None => self.clients.remove(client_id),
         };
+    }
+
+    /// Whether every queued entry has been used, and nothing happens to every request or batch.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let scripts = self.batches.values().flat_map(BTreeMap::values);
+        self.requests.values().all(Script::is_empty)
+            && scripts.into_iter().all(Script::is_empty)
+            && self.nodes.is_empty()
+            && self.slow.is_empty()
+            && self.clients.is_empty()
     }
 
     /// Forgets the whole script: everything works again.
@@ -168,11 +194,13 @@ impl Faults {
             .or_default()
     }
 
-    pub(crate) fn take_request(&mut self, api: ApiKey) -> Option<RequestFault> {
-        if self.requests.is_empty() {
-            return None;
-        }
-        self.requests.get_mut(&(api as i16))?.take()
+    /// What happens to a request at a node: what its API's script says, or that the node is slow.
+    pub(crate) fn take_request(&mut self, api: ApiKey, node_id: i32) -> Option<RequestFault> {
+        let scripted = match self.requests.is_empty() {
+            true => None,
+            false => self.requests.get_mut(&(api as i16)).and_then(Script::take),
+        };
+        scripted.or_else(|| Some(RequestFault::Delay(*self.slow.get(&node_id)?)))
     }
 
     pub(crate) fn of_node(&self, node_id: i32) -> Option<PartitionFault> {

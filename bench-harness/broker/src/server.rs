@@ -7,10 +7,10 @@
 //!
 //! Ending: [`Server::shutdown`] (and dropping it) closes every socket, which ends every thread, and
 //! joins them. No thread waits for anything else than its socket or the condition variable that
-//! shutdown signals.
+//! shutdown signals; one that is to end is told so by its own flag, whatever it holds back.
 //!
 //! A server may have several nodes, each with its own port: one cluster, one state. Nodes can be
-//! stopped, paused and started again.
+//! killed, paused, made slow and started again; the controller's clock is the wall clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -113,6 +113,8 @@ impl ServerConfig {
 struct Connection {
     node: usize,
     stream: TcpStream,
+    /// Its thread is to end.
+    over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -249,7 +251,10 @@ impl Server {
     /// Lets `act` at the broker's state: topics, leaders, the script of faults. Every connection
     /// waits meanwhile.
     pub fn with<R>(&self, act: impl FnOnce(&mut Broker) -> R) -> R {
-        let result = (&self.inner.broker).with(act);
+        let result = (&self.inner.broker).with(|broker| {
+            broker.tick(clock::now_ms());
+            act(broker)
+        });
         self.inner.announce();
         result
     }
@@ -286,6 +291,26 @@ impl Server {
         self.inner.end_connections(|c| c.node == node);
     }
 
+    /// Kills a node: as [`Server::stop_node`], and the controller notices after
+    /// `session_ms` ([`Broker::crash_node`]): then others lead.
+    pub fn kill_node(&self, node_id: i32) {
+        self.with(|broker| broker.crash_node(node_id));
+        self.stop_node(node_id);
+    }
+
+    /// Ends a node in good order: others lead before its port is closed
+    /// ([`Broker::shutdown_node`]).
+    pub fn shutdown_node(&self, node_id: i32) {
+        self.with(|broker| broker.shutdown_node(node_id));
+        self.stop_node(node_id);
+    }
+
+    /// Makes a node take so many ms for each request, one after the other per connection; 0 ends
+    /// that.
+    pub fn slow_node(&self, node_id: i32, delay_ms: i64) {
+        self.with(|broker| broker.faults().slow_node(node_id, delay_ms));
+    }
+
     /// Starts a stopped node again, on its old port.
     ///
     /// # Errors
@@ -299,13 +324,16 @@ impl Server {
             return Ok(());
         }
         let listener = TcpListener::bind(state.addr)?;
+        self.with(|broker| broker.restart_ended(node_id));
         state.stopped.store(false, Ordering::SeqCst);
         let thread = spawn_acceptor(&self.inner, node, listener)?;
         lock(&self.acceptors)[node] = Some(thread);
         Ok(())
     }
 
-    /// Lets a node fall silent (its sockets stay open, nothing is read or answered) or speak again.
+    /// Lets a node fall silent (its sockets stay open, nothing is read or answered), as after
+    /// SIGSTOP, or speak again. The controller notices after `session_ms`
+    /// ([`Broker::pause_node`]).
     pub fn pause_node(&self, node_id: i32, paused: bool) {
         let Some(node) = self.node(node_id) else {
             return;
@@ -313,7 +341,7 @@ impl Server {
         self.inner.nodes[node]
             .paused
             .store(paused, Ordering::SeqCst);
-        self.inner.announce();
+        self.with(|broker| broker.pause_node(node_id, paused));
     }
 
     /// Ends every connection to a node; it goes on listening.
@@ -427,11 +455,13 @@ impl Inner {
         stream.set_nodelay(true)?;
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let inner = Arc::clone(self);
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&over);
         let own = stream.try_clone()?;
         let name = format!("broker-{}-{id}", self.nodes[node].id);
         let thread = thread::Builder::new().name(name).spawn(move || {
             inner.pin();
-            if let Err(Ended::ByBroker(why)) = inner.serve(node, &own) {
+            if let Err(Ended::ByBroker(why)) = inner.serve(node, &told, &own) {
                 let mut closings = lock(&inner.closings);
                 if closings.len() == CLOSINGS_MAX {
                     closings.pop_front();
@@ -446,6 +476,7 @@ impl Inner {
             Connection {
                 node,
                 stream,
+                over,
                 thread: Some(thread),
             },
         );
@@ -457,6 +488,7 @@ impl Inner {
         {
             let mut connections = lock(&self.connections);
             for connection in connections.values_mut().filter(|c| which(c)) {
+                connection.over.store(true, Ordering::SeqCst);
                 let _ = connection.stream.shutdown(Shutdown::Both);
                 ended.extend(connection.thread.take());
             }
@@ -501,17 +533,18 @@ impl Inner {
     }
 
     /// While its node is paused, a connection does nothing.
-    fn wait_while_paused(&self, node: usize) {
+    fn wait_while_paused(&self, node: usize, over: &AtomicBool) {
         loop {
             let seen = self.changes.load(Ordering::SeqCst);
-            if !self.nodes[node].paused.load(Ordering::SeqCst) || self.is_stopped(node) {
+            let ends = self.is_stopped(node) || over.load(Ordering::SeqCst);
+            if !self.nodes[node].paused.load(Ordering::SeqCst) || ends {
                 return;
             }
             self.wait(seen, None);
         }
     }
 
-    fn serve(&self, node: usize, mut stream: &TcpStream) -> Result<(), Ended> {
+    fn serve(&self, node: usize, over: &AtomicBool, mut stream: &TcpStream) -> Result<(), Ended> {
         let mut session: Session = lock(&self.broker).session(self.nodes[node].id);
         let mut out = Vec::new();
         loop {
@@ -523,11 +556,12 @@ impl Inner {
             };
             session.filled(n);
             loop {
-                self.wait_while_paused(node);
-                if self.is_stopped(node) {
+                self.wait_while_paused(node, over);
+                // Before the flags are looked at: what is announced after them is not missed.
+                let seen = self.changes.load(Ordering::SeqCst);
+                if self.is_stopped(node) || over.load(Ordering::SeqCst) {
                     return Ok(());
                 }
-                let seen = self.changes.load(Ordering::SeqCst);
                 let progress = session.advance(&mut &self.broker, clock::now_ms(), &mut out);
                 if session.took_records() {
                     self.announce();

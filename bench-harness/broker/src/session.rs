@@ -458,7 +458,7 @@ impl Request<'_> {
                 fetch_until_ms: Some(_),
                 ..
             } => None,
-            _ => shared.with(|broker| broker.faults.take_request(api)),
+            _ => shared.with(|broker| broker.faults.take_request(api, self.node_id)),
         };
         if fault == Some(RequestFault::CloseBefore) {
             return Err(Closed::Scripted);

@@ -3,7 +3,7 @@
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{InitProducerIdRequest, MetadataRequest, ProduceRequest};
 use ringpost_broker::{
-    ApiKey, BrokerConfig, Closed, ErrorCode, Node, PartitionFault, Progress, RequestFault,
+    ApiKey, BrokerConfig, Closed, ErrorCode, Node, PartitionFault, Progress, RequestFault, Throttle,
 };
 
 use crate::support::{BatchOf, Client, NOW, Produce, frame, read_answer, topic_name};
@@ -241,4 +241,76 @@ fn entries_are_used_in_order_and_only_for_their_api() {
     let (answer, _) = c.send(&frame(5, 9, &request), NOW);
     assert!(answer.is_empty());
     assert_eq!(c.ask(9, &request).topics.len(), 1);
+}
+
+/// A slow node takes its time for each request, one after the other; its neighbours are as quick as
+/// ever.
+#[test]
+fn v3_a_slow_node_delays_each_answer() {
+    let mut c = client();
+    c.broker.faults().slow_node(1, 40);
+    c.broker.faults().slow_node(2, 9_999);
+    let both = [produce_frame(9, 1), produce_frame(9, 2)].concat();
+    let (answer, progress) = c.send(&both, NOW);
+    assert!(answer.is_empty());
+    let until_ms = NOW + 40;
+    assert_eq!(progress, Ok(Progress::Held { until_ms }));
+    let (mut answer, progress) = c.advance(NOW + 40);
+    read_answer::<ProduceRequest>(&mut answer, 1, 9);
+    assert!(answer.is_empty(), "the second takes its own time");
+    let until_ms = NOW + 80;
+    assert_eq!(progress, Ok(Progress::Held { until_ms }));
+    let (mut answer, _) = c.advance(NOW + 80);
+    read_answer::<ProduceRequest>(&mut answer, 2, 9);
+    c.broker.faults().slow_node(1, 0);
+    assert_eq!(c.produce_one(&BatchOf::records(1)), (ErrorCode::NONE, 2));
+}
+
+/// A throttled client is told so, and nothing more of it is worked on for that long; others are not
+/// throttled.
+#[test]
+fn r7_a_throttled_client_is_told_and_muted() {
+    let mut c = client();
+    let throttle = Throttle {
+        ms: 300,
+        enforced: true,
+    };
+    c.broker.faults().throttle_client("codec", throttle);
+    let both = [produce_frame(9, 1), produce_frame(9, 2)].concat();
+    let (mut answer, progress) = c.send(&both, NOW);
+    let first = read_answer::<ProduceRequest>(&mut answer, 1, 9);
+    assert_eq!(first.throttle_time_ms, 300);
+    assert!(answer.is_empty());
+    let until_ms = NOW + 300;
+    assert_eq!(progress, Ok(Progress::Held { until_ms }));
+    assert_eq!(c.broker.report().records, 1);
+    let (mut answer, _) = c.advance(NOW + 300);
+    read_answer::<ProduceRequest>(&mut answer, 2, 9);
+    let mut other = c.broker.session(1);
+    other.receive(&frame(9, 9, &MetadataRequest::default().with_topics(None)));
+    let mut out = Vec::new();
+    let progress = other.advance(&mut c.broker, NOW + 300, &mut out);
+    assert_eq!(progress, Ok(Progress::NeedsBytes));
+    let answer = read_answer::<MetadataRequest>(&mut out.into(), 9, 9);
+    assert_eq!(answer.throttle_time_ms, 0);
+}
+
+/// A node told to refuse everything does; a partition's own script goes first.
+#[test]
+fn n10_every_batch_of_a_node_can_be_refused() {
+    let mut c = client();
+    let code = ErrorCode::KAFKA_STORAGE_ERROR;
+    c.broker
+        .faults()
+        .every_batch_of_node(1, PartitionFault::ErrorBefore(code));
+    let other = ErrorCode::NOT_ENOUGH_REPLICAS;
+    c.broker
+        .faults()
+        .next_batch("t", 0, PartitionFault::ErrorBefore(other));
+    assert_eq!(c.produce_one(&BatchOf::records(1)).0, other);
+    assert_eq!(c.produce_one(&BatchOf::records(1)).0, code);
+    assert!(!c.broker.faults().is_empty());
+    c.broker.faults().every_batch_of_node(1, None);
+    assert!(c.broker.faults().is_empty());
+    assert_eq!(c.produce_one(&BatchOf::records(1)), (ErrorCode::NONE, 0));
 }

@@ -9,7 +9,8 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{ApiVersionsRequest, FetchRequest, MetadataRequest, ProduceRequest};
 use kafka_protocol::protocol::Request;
 use ringpost_broker::{
-    ApiKey, BrokerConfig, Closed, Mode, Report, RequestFault, Server, ServerConfig,
+    ApiKey, BrokerConfig, Closed, ErrorCode, Keep, Mode, Replication, Report, RequestFault, Server,
+    ServerConfig,
 };
 
 use crate::support::{BatchOf, Produce, frame, read_answer, topic_name};
@@ -300,4 +301,123 @@ fn a_large_answer_to_a_client_that_does_not_read_does_not_stop_shutdown() {
     let mut live = Connection::to(server.addr());
     live.ask(0, &ApiVersionsRequest::default());
     assert_eq!(server.shutdown().records, 8000);
+}
+
+/// A connection whose answer is held back ends when it is told to; the next one is served.
+#[test]
+fn n1_connections_with_a_held_answer_can_be_dropped() {
+    let server = server();
+    let ask = frame(5, 9, &MetadataRequest::default().with_topics(None));
+    server.with(|b| {
+        b.faults()
+            .next_request(ApiKey::Metadata, Some(RequestFault::Delay(i64::MAX)));
+    });
+    let mut held = Connection::to(server.addr());
+    held.0.write_all(&ask).unwrap();
+    // Its turn in the script has come when another connection is answered.
+    let mut live = Connection::to(server.addr());
+    loop {
+        live.0.write_all(&ask).unwrap();
+        let taken = server.with(|b| b.faults().is_empty());
+        read_answer::<MetadataRequest>(&mut live.answer(), 5, 9);
+        if taken {
+            break;
+        }
+    }
+    server.drop_connections(1);
+    assert!(held.is_over());
+    let mut next = Connection::to(server.addr());
+    assert_eq!(next.produce(&records(1)), 0);
+}
+
+fn cluster() -> Server {
+    let server = Server::start(ServerConfig {
+        nodes: 3,
+        broker: BrokerConfig {
+            keep: Keep::Everything,
+            replication: Replication {
+                factor: 3,
+                min_insync: 2,
+                fetch_delay_ms: 1,
+                session_ms: 1,
+                ..Replication::default()
+            },
+            ..BrokerConfig::default()
+        },
+        ..ServerConfig::default()
+    })
+    .unwrap();
+    server.with(|b| b.create_topic("t", 1)).unwrap();
+    server
+}
+
+/// The address of a node of the cluster.
+fn address(server: &Server, node: usize) -> String {
+    let all = server.bootstrap();
+    all.split(',').nth(node - 1).unwrap().to_owned()
+}
+
+/// Waits until somebody else than `node` leads, and says who.
+fn successor(server: &Server, node: i32) -> usize {
+    loop {
+        let leader = server.with(|b| b.leader("t", 0)).unwrap();
+        if leader > 0 && leader != node {
+            return usize::try_from(leader).unwrap();
+        }
+    }
+}
+
+/// A killed leader ends its connections, another leads with what was acknowledged, and the killed
+/// one is in sync again after its start.
+#[test]
+fn n9_a_killed_node_is_replaced_and_comes_back() {
+    let server = cluster();
+    let mut first = Connection::to(server.addr());
+    assert_eq!(first.produce(&records(3)), 0);
+    server.kill_node(1);
+    assert!(first.is_over());
+    let leader = successor(&server, 1);
+    let mut second = Connection::to(address(&server, leader));
+    assert_eq!(second.produce(&records(2)), 3);
+    server.start_node(1).unwrap();
+    while server.with(|b| b.partition_state("t", 0).unwrap().isr.len()) < 3 {}
+    let logs = server.with(|b| (b.replica_log(1, "t", 0), b.replica_log(2, "t", 0)));
+    assert_eq!(logs.0, logs.1);
+    assert_eq!(logs.0.unwrap().len(), 2);
+}
+
+/// A paused leader answers nothing while others lead, and everything when it goes on.
+#[test]
+fn n9_a_paused_node_answers_when_it_goes_on() {
+    let server = cluster();
+    let mut first = Connection::to(server.addr());
+    assert_eq!(first.produce(&records(1)), 0);
+    server.pause_node(1, true);
+    first.0.write_all(&produce(0, &records(1))).unwrap();
+    let leader = successor(&server, 1);
+    let mut second = Connection::to(address(&server, leader));
+    assert_eq!(second.produce(&records(1)), 1);
+    server.pause_node(1, false);
+    let answer = read_answer::<ProduceRequest>(&mut first.answer(), 0, 9);
+    let code = answer.responses[0].partition_responses[0].error_code;
+    assert_eq!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER.0);
+}
+
+/// A slow node answers everything, in order, though it holds each answer back (how long is seen in
+/// pretend time, in `faults`).
+#[test]
+fn v3_a_slow_server_answers_everything_in_order() {
+    let server = cluster();
+    server.slow_node(1, 3);
+    let mut slow = Connection::to(server.addr());
+    for id in 0..4 {
+        slow.0.write_all(&produce(id, &records(1))).unwrap();
+    }
+    for id in 0..4 {
+        let answer = read_answer::<ProduceRequest>(&mut slow.answer(), id, 9);
+        let partition = &answer.responses[0].partition_responses[0];
+        assert_eq!(partition.base_offset, i64::from(id));
+    }
+    server.slow_node(1, 0);
+    assert_eq!(slow.produce(&records(1)), 4);
 }
