@@ -65,3 +65,39 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of all verdicts only an acknowledgement leads to a place, and only one with an offset to an
+    /// offset: never 0, or a record's place in its batch, for "unknown".
+    #[test]
+    fn a6_a5_only_what_is_acked_has_a_place() {
+        let failure = || Failure::new(Why::Expired);
+        for (verdict, place) in [
+            (Verdict::NotWritten(failure()), Err(failure())),
+            (Verdict::Unknown(failure()), Err(failure())),
+            (Verdict::Sent, Ok(None)),
+        ] {
+            assert_eq!(Outcome::of(&verdict, 3, 7, 99).into_result(), place);
+        }
+        for (base_offset, log_append_time_ms, offset, timestamp_ms) in [
+            (Some(40), None, Some(47), 99),
+            (Some(0), Some(5), Some(7), 5),
+            (None, None, None, 99),
+            (None, Some(5), None, 5),
+        ] {
+            let verdict = Verdict::Acked {
+                base_offset,
+                log_append_time_ms,
+            };
+            let ack = Ack {
+                partition: 3,
+                offset,
+                timestamp_ms,
+            };
+            assert_eq!(Outcome::of(&verdict, 3, 7, 99), Outcome::Acked(ack));
+        }
+    }
+}

@@ -77,6 +77,7 @@ against_every_driver! {
     connects_and_sees_the_peer_leave
     connects_over_ipv6
     a_refused_connect_fails_once
+    n11_no_way_to_an_address_fails_the_connect
     z2_close_right_after_connect_is_silent
     z2_n11_close_while_the_peer_does_not_answer
     x4_no_descriptor_left_fails_the_connect
@@ -100,7 +101,7 @@ against_every_driver! {
     z5_a_panicking_callback_does_not_hang_the_drop
     a_wake_before_the_wait_ends_it
     wakes_are_never_lost
-    wakes_come_through_a_flood
+    z1_wakes_come_through_a_flood
     a_wait_ends_when_its_time_is_over
     no_wait_does_not_wait
     spinning_sees_everything
@@ -453,6 +454,36 @@ fn a_refused_connect_fails_once<M: Make>() {
     let peer = rig.open(conn(0, 2), &usual());
     drop(peer);
     rig.until(conn(0, 2), |seen| seen.closed.is_some());
+    rig.finish();
+}
+
+/// The kernel's own error, once, and the slot serves again: for addresses TCP has no way to, of both
+/// families, with nothing sent.
+fn n11_no_way_to_an_address_fails_the_connect<M: Make>() {
+    let mut rig = Rig::<M>::new();
+    for (generation, address) in (1..).zip(["224.0.0.1:9", "255.255.255.255:9", "[ff02::1]:9"]) {
+        let conn = conn(0, generation);
+        rig.connect(conn, address.parse().expect("an address"), &usual());
+        rig.until(conn, |seen| seen.failed.is_some());
+        let error = rig
+            .watch
+            .of(conn)
+            .failed
+            .as_ref()
+            .and_then(io::Error::raw_os_error);
+        assert!(
+            // The last is of hosts without IPv6.
+            matches!(
+                error,
+                Some(libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
+            ),
+            "{address}: {error:?}"
+        );
+        rig.close(conn);
+    }
+    let peer = rig.open(conn(0, 9), &usual());
+    drop(peer);
+    rig.until(conn(0, 9), |seen| seen.closed.is_some());
     rig.finish();
 }
 
@@ -1036,8 +1067,9 @@ fn wakes_are_never_lost<M: Make>() {
     rig.finish();
 }
 
-/// With more completions than the queue holds the kernel ends the poll on the waker.
-fn wakes_come_through_a_flood<M: Make>() {
+/// With more completions than the queue holds the kernel ends the poll on the waker: every byte and
+/// every wake comes through all the same.
+fn z1_wakes_come_through_a_flood<M: Make>() {
     const COUNT: u16 = 12;
     let mut rig = Rig::<M>::new();
     let mut peers: Vec<TcpStream> = (0..COUNT)

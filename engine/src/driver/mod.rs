@@ -36,12 +36,15 @@
 //! | `epoll` | the fallback where io_uring is refused |
 //! | `socket`, `outgoing`, `waker` | what both share: a socket, a frame on its way, the eventfd |
 //! | `conformance` | the contract as tests, run against every driver |
+//! | `forked` | tests of a process that forks |
 
 mod choice;
 pub(crate) mod clock;
 #[cfg(test)]
 mod conformance;
 mod epoll;
+#[cfg(test)]
+mod forked;
 mod outgoing;
 mod ring;
 mod socket;

@@ -87,3 +87,82 @@ impl Outgoing {
         self.frame
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringpost_memory::{Piece, Pool};
+
+    /// A frame of pieces of these lengths, and its bytes.
+    fn frame(lengths: &[usize]) -> (Frame, Vec<u8>) {
+        let pool = Pool::new(16 << 20, 1 << 16).expect("address space");
+        let mut frame = Frame::new();
+        let mut bytes = Vec::new();
+        for len in lengths {
+            let mut segment = pool.try_take(*len).expect("memory");
+            for byte in &mut segment.spare_mut()[..*len] {
+                *byte = u8::try_from(bytes.len() % 251).expect("small");
+                bytes.push(*byte);
+            }
+            segment.commit(*len);
+            frame.push(Piece::from(segment.freeze()));
+        }
+        (frame, bytes)
+    }
+
+    /// What the kernel would read.
+    fn described(outgoing: &Outgoing) -> Vec<u8> {
+        let mut iovecs = Vec::new();
+        let total = outgoing.describe(&mut iovecs);
+        let mut bytes = Vec::new();
+        for iovec in &iovecs {
+            assert!(iovec.iov_len > 0, "the kernel would skip it");
+            // SAFETY: `describe` names bytes of pieces that `outgoing` holds.
+            bytes.extend_from_slice(unsafe {
+                std::slice::from_raw_parts(iovec.iov_base.cast::<u8>(), iovec.iov_len)
+            });
+        }
+        assert_eq!(bytes.len(), total);
+        bytes
+    }
+
+    /// Whatever two short sends take, at every pair of byte boundaries: the next call names exactly
+    /// the bytes that are left, in order, and the frame is done with its last byte and not before.
+    #[test]
+    fn z1_short_sends_at_every_boundary() {
+        let (frame, bytes) = frame(&[1, 5, 1, 1, 7, 2]);
+        for first in 0..=bytes.len() {
+            for second in 0..=bytes.len() - first {
+                let mut outgoing = Outgoing::new(frame.clone());
+                for taken in [first, second] {
+                    let before = described(&outgoing);
+                    let progress = outgoing.advance(taken);
+                    assert_eq!(described(&outgoing), before[taken..]);
+                    let is_done = taken == before.len();
+                    assert_eq!(progress == Progress::Done, is_done, "{first}, {second}");
+                    if is_done {
+                        break;
+                    }
+                }
+                assert_eq!(outgoing.into_frame().len(), frame.len());
+            }
+        }
+    }
+
+    /// A frame of more pieces than one call takes is named in parts of so many, none twice.
+    #[test]
+    fn z1_more_pieces_than_one_call_takes_are_named_in_turn() {
+        let (frame, bytes) = frame(&[1; 2 * IOVECS_MAX + 3]);
+        let mut outgoing = Outgoing::new(frame);
+        let mut sent = Vec::new();
+        loop {
+            let part = described(&outgoing);
+            assert!(part.len() <= IOVECS_MAX);
+            sent.extend_from_slice(&part);
+            if outgoing.advance(part.len()) == Progress::Done {
+                break;
+            }
+        }
+        assert_eq!(sent, bytes);
+    }
+}
