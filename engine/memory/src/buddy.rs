@@ -129,7 +129,7 @@ impl Buddy {
     }
 
     /// Checks everything the module's doc promises. Slow: for tests.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "model"), not(loom)))]
     pub(crate) fn invariants(&self) {
         use std::collections::BTreeSet;
         let mut listed = BTreeSet::new();
@@ -186,7 +186,7 @@ impl Buddy {
     }
 
     /// The sum of the blocks handed out. For tests.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "model"), not(loom)))]
     pub(crate) fn bytes_used(&self) -> usize {
         let used = self.tags.iter().filter(|&tag| tag & USED != 0);
         used.map(|tag| class_bytes(tag & 0x3f)).sum()

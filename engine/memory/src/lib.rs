@@ -62,8 +62,8 @@ mod buddy;
 mod buffer;
 #[cfg(all(test, loom))]
 mod interleavings;
-#[cfg(all(test, not(loom)))]
-mod model;
+#[cfg(all(any(test, feature = "model"), not(loom)))]
+pub mod model;
 mod piece;
 mod pool;
 mod segment;

@@ -6,17 +6,25 @@
 //! queue; whoever is first and could be served does not wait. In the end all memory is back.
 //!
 //! A failure prints the operations, and proptest keeps its seed; `PROPTEST_CASES=10000 cargo test
-//! -p ringpost-memory model` looks longer.
+//! -p ringpost-memory model` looks longer. The fuzz target `memory` drives the same model, through the
+//! cargo feature `model`.
+//!
+//! ```
+//! use ringpost_memory::model::{Model, Op};
+//! let mut model = Model::new();
+//! for op in [Op::TryTake(5_000), Op::Take(90_000, 7), Op::Drop(0), Op::Collect(0)] {
+//!     model.apply(op);
+//!     model.check();
+//! }
+//! model.end();
+//! ```
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
-
-use proptest::prelude::*;
 
 use crate::piece::Piece;
 use crate::pool::{Charge, Pool};
@@ -26,46 +34,39 @@ use crate::take::{Take, TakeCharge, TakeError};
 const BUDGET: usize = 100_000; // not a multiple of a class
 const LARGEST: usize = 32_768;
 
-#[derive(Debug, Clone)]
-enum Op {
+/// Something that happens to a pool. Waiters and holders are named by a number modulo how many exist.
+#[derive(Debug, Clone, Copy)]
+pub enum Op {
+    /// Takes a segment of so many bytes, or not.
     TryTake(usize),
+    /// Charges so many bytes, or not.
     TryCharge(usize),
+    /// Asks for a segment, until a time.
     Take(usize, u64),
+    /// Asks for a charge, until a time.
     TakeCharge(usize, u64),
-    /// Looks at a waiter's answer; waiters and holders are named by a number modulo how many exist.
+    /// Looks at a waiter's answer.
     Collect(usize),
+    /// A waiter leaves.
     Cancel(usize),
+    /// A segment becomes a shared one, a shared one a piece.
     Freeze(usize),
+    /// A shared segment or a piece gets one more holder.
     Clone(usize),
+    /// A piece gets one more holder, of a part of it.
     Slice(usize),
+    /// A segment's only holder may write again.
     Thaw(usize),
+    /// A holder goes.
     Drop(usize),
+    /// It is so late.
     Expire(u64),
+    /// The pool is closed.
     Close,
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    let size = || prop_oneof![4 => 0..10_000_usize, 2 => 0..40_000_usize, 1 => 0..200_000_usize];
-    let deadline = || prop_oneof![0..20_u64, Just(u64::MAX)];
-    let which = || 0..1000_usize;
-    prop_oneof![
-        60 => size().prop_map(Op::TryTake),
-        20 => size().prop_map(Op::TryCharge),
-        50 => (size(), deadline()).prop_map(|(size, at)| Op::Take(size, at)),
-        20 => (size(), deadline()).prop_map(|(size, at)| Op::TakeCharge(size, at)),
-        50 => which().prop_map(Op::Collect),
-        20 => which().prop_map(Op::Cancel),
-        40 => which().prop_map(Op::Freeze),
-        30 => which().prop_map(Op::Clone),
-        20 => which().prop_map(Op::Slice),
-        30 => which().prop_map(Op::Thaw),
-        120 => which().prop_map(Op::Drop),
-        10 => (0..20_u64).prop_map(Op::Expire),
-        1 => Just(Op::Close),
-    ]
-}
-
 /// Something that holds memory, and the number written all over it.
+#[derive(Debug)]
 enum Holder {
     Owned(u64, SegmentMut),
     Frozen(u64, Segment),
@@ -73,6 +74,7 @@ enum Holder {
     Charge(Charge),
 }
 
+#[derive(Debug)]
 enum Wish {
     Segment(Take),
     Charge(TakeCharge),
@@ -100,6 +102,7 @@ enum Expected {
     Failed(TakeError),
 }
 
+#[derive(Debug)]
 struct Waiter {
     wish: Wish,
     bytes: usize,
@@ -109,6 +112,7 @@ struct Waiter {
 }
 
 /// Writes down who is woken, in order.
+#[derive(Debug)]
 struct Named(u64, Arc<Mutex<Vec<u64>>>);
 impl Wake for Named {
     fn wake(self: Arc<Self>) {
@@ -116,7 +120,9 @@ impl Wake for Named {
     }
 }
 
-struct Model {
+/// A pool, and what must be true of it.
+#[derive(Debug)]
+pub struct Model {
     pool: Pool,
     holders: Vec<Holder>,
     waiters: BTreeMap<u64, Waiter>, // by age
@@ -143,8 +149,19 @@ fn class_bytes(bytes: usize) -> usize {
     bytes.max(4096).next_power_of_two()
 }
 
+impl Default for Model {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Model {
-    fn new() -> Self {
+    /// A fresh pool.
+    ///
+    /// # Panics
+    /// When there is no address space.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             pool: Pool::new(BUDGET, LARGEST).expect("a pool"),
             holders: Vec::new(),
@@ -222,7 +239,11 @@ impl Model {
         }
     }
 
-    fn apply(&mut self, op: Op) {
+    /// Does it, to the pool and here.
+    ///
+    /// # Panics
+    /// When the pool answers otherwise than it should.
+    pub fn apply(&mut self, op: Op) {
         let pick = |which: usize, len: usize| which.checked_rem(len);
         let waiter = |which: usize| {
             let at = pick(which, self.waiters.len())?;
@@ -360,7 +381,11 @@ impl Model {
         }
     }
 
-    fn check(&mut self) {
+    /// Compares everything.
+    ///
+    /// # Panics
+    /// When something does not hold: see the module's doc.
+    pub fn check(&mut self) {
         // Wakes: failures as expected, grants in the order of the queue.
         for number in std::mem::take(&mut *self.woken.lock().expect("no panic")) {
             let first = self.queued().next().map(|(first, _)| first);
@@ -427,75 +452,115 @@ impl Model {
             );
         }
     }
+
+    /// All holders and waiters go, and all memory is back.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn end(mut self) {
+        self.holders.clear();
+        self.check();
+        self.waiters.clear();
+        self.check();
+        assert_eq!(self.pool.in_use(), 0);
+        assert_eq!(self.pool.invariants().1, 0);
+        if !self.closed {
+            let all: Vec<_> = std::iter::from_fn(|| self.pool.try_take(LARGEST)).collect();
+            assert_eq!(all.len(), BUDGET / LARGEST);
+        }
+    }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
 
-    /// After every operation memory in use is what the model says, and within the budget.
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn op() -> impl Strategy<Value = Op> {
+        let size =
+            || prop_oneof![4 => 0..10_000_usize, 2 => 0..40_000_usize, 1 => 0..200_000_usize];
+        let deadline = || prop_oneof![0..20_u64, Just(u64::MAX)];
+        let which = || 0..1000_usize;
+        prop_oneof![
+            60 => size().prop_map(Op::TryTake),
+            20 => size().prop_map(Op::TryCharge),
+            50 => (size(), deadline()).prop_map(|(size, at)| Op::Take(size, at)),
+            20 => (size(), deadline()).prop_map(|(size, at)| Op::TakeCharge(size, at)),
+            50 => which().prop_map(Op::Collect),
+            20 => which().prop_map(Op::Cancel),
+            40 => which().prop_map(Op::Freeze),
+            30 => which().prop_map(Op::Clone),
+            20 => which().prop_map(Op::Slice),
+            30 => which().prop_map(Op::Thaw),
+            120 => which().prop_map(Op::Drop),
+            10 => (0..20_u64).prop_map(Op::Expire),
+            1 => Just(Op::Close),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+        /// After every operation memory in use is what the model says, and within the budget.
+        #[test]
+        fn g1_any_operations_agree_with_the_model(ops in prop::collection::vec(op(), 1..200)) {
+            let mut model = Model::new();
+            for op in ops {
+                model.apply(op);
+                model.check();
+            }
+            model.end();
+        }
+    }
+
+    /// Four threads take, wait, fill and share; a fifth checks every byte and often drops last. It
+    /// never takes memory, so the others always get on.
     #[test]
-    fn g1_any_operations_agree_with_the_model(ops in prop::collection::vec(op(), 1..200)) {
-        let mut model = Model::new();
-        for op in ops {
-            model.apply(op);
-            model.check();
+    fn threads_share_a_pool_that_is_too_small_for_them() {
+        const THREADS: u64 = 4;
+        const ROUNDS: u64 = 2_000;
+        fn check(number: u64, piece: &Piece) {
+            assert!(has_pattern(number, piece.bytes()), "not what was written");
         }
-        model.holders.clear();
-        model.check();
-        model.waiters.clear();
-        model.check();
-        prop_assert_eq!(model.pool.in_use(), 0);
-        prop_assert_eq!(model.pool.invariants().1, 0);
-        if !model.closed {
-            let all: Vec<_> = std::iter::from_fn(|| model.pool.try_take(LARGEST)).collect();
-            prop_assert_eq!(all.len(), BUDGET / LARGEST);
-        }
-    }
-}
-
-/// Four threads take, wait, fill and share; a fifth checks every byte and often drops last. It
-/// never takes memory, so the others always get on.
-#[test]
-fn threads_share_a_pool_that_is_too_small_for_them() {
-    const THREADS: u64 = 4;
-    const ROUNDS: u64 = 2_000;
-    fn check(number: u64, piece: &Piece) {
-        assert!(has_pattern(number, piece.bytes()), "not what was written");
-    }
-    let pool = Pool::new(65_536, 16_384).expect("a pool");
-    let (sender, inbox) = mpsc::sync_channel::<(u64, Piece)>(3);
-    std::thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let (pool, sender) = (pool.clone(), sender.clone());
-            scope.spawn(move || {
-                for round in 0..ROUNDS {
-                    let number = thread << 32 | round;
-                    let bytes = 1 + (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 50) as usize;
-                    if round % 7 == 0 {
-                        drop(pool.take(bytes, u64::MAX)); // comes and goes
+        let pool = Pool::new(65_536, 16_384).expect("a pool");
+        let (sender, inbox) = mpsc::sync_channel::<(u64, Piece)>(3);
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (pool, sender) = (pool.clone(), sender.clone());
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let number = thread << 32 | round;
+                        let bytes = 1 + (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 50) as usize;
+                        if round % 7 == 0 {
+                            drop(pool.take(bytes, u64::MAX)); // comes and goes
+                        }
+                        let mut segment = pool
+                            .try_take(bytes)
+                            .or_else(|| pool.take_blocking(bytes, Duration::MAX).ok())
+                            .expect("somebody drops some");
+                        write_pattern(number, &mut segment.spare_mut()[..bytes]);
+                        segment.commit(bytes);
+                        let piece = Piece::from(segment.freeze());
+                        sender
+                            .send((number, piece.clone()))
+                            .expect("the fifth runs");
+                        check(number, &piece);
                     }
-                    let mut segment = pool
-                        .try_take(bytes)
-                        .or_else(|| pool.take_blocking(bytes, Duration::MAX).ok())
-                        .expect("somebody drops some");
-                    write_pattern(number, &mut segment.spare_mut()[..bytes]);
-                    segment.commit(bytes);
-                    let piece = Piece::from(segment.freeze());
-                    sender
-                        .send((number, piece.clone()))
-                        .expect("the fifth runs");
-                    check(number, &piece);
-                }
-            });
-        }
-        drop(sender);
-        let checked = inbox
-            .iter()
-            .map(|(number, piece)| check(number, &piece))
-            .count();
-        assert_eq!(checked as u64, THREADS * ROUNDS);
-    });
-    assert_eq!(pool.in_use(), 0);
-    assert_eq!(pool.invariants().1, 0);
-    assert!(pool.high_water() <= pool.budget());
+                });
+            }
+            drop(sender);
+            let checked = inbox
+                .iter()
+                .map(|(number, piece)| check(number, &piece))
+                .count();
+            assert_eq!(checked as u64, THREADS * ROUNDS);
+        });
+        assert_eq!(pool.in_use(), 0);
+        assert_eq!(pool.invariants().1, 0);
+        assert!(pool.high_water() <= pool.budget());
+    }
 }

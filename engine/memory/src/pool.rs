@@ -267,7 +267,7 @@ impl Pool {
     }
 
     /// Checks the promises of the module's doc; slow. Returns slots of waiters: existing, in use.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "model"), not(loom)))]
     pub(crate) fn invariants(&self) -> (usize, usize) {
         self.shared.invariants()
     }
@@ -281,7 +281,7 @@ fn wake(waker: Waker) {
 
 impl Shared {
     /// See [`Pool::invariants`].
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "model"), not(loom)))]
     fn invariants(&self) -> (usize, usize) {
         let state = self.lock();
         state.buddy.invariants();

@@ -56,7 +56,7 @@ impl Waiters {
     }
 
     /// Checks the lists. For tests; returns how many slots exist and how many are in use.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(any(test, feature = "model"), not(loom)))]
     pub(crate) fn invariants(&self) -> (usize, usize) {
         let (mut link, mut before, mut waiting) = (self.first, NONE, 0);
         while link != NONE {

@@ -173,6 +173,8 @@ impl Rig {
     }
 
     fn step(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
+        self.sockets
+            .retain(|_, socket| socket.phase != Phase::Over || socket.frame.is_some());
         match input.int_in_range(0..=19)? {
             0 | 1 => self.append(input)?,
             2 => {
@@ -574,8 +576,6 @@ impl Rig {
             .iter()
             .any(|(c, s)| c.slot == conn.slot && alive(s));
         assert!(!taken, "two connections in slot {}", conn.slot);
-        self.sockets
-            .retain(|_, socket| alive(socket) || socket.frame.is_some());
         let socket = Socket {
             phase: Phase::Connecting,
             frame: None,
