@@ -76,6 +76,25 @@ impl Tags {
         }
     }
 
+    /// The batch is divided: the tags of its first `at` records stay, the rest is given back. That is
+    /// an entry more in the queue than there was room reserved for; the next batch finds less.
+    pub(crate) fn divide(&mut self, at: u32) -> Self {
+        self.queue.reserved.fetch_add(1, Ordering::Relaxed);
+        let rest = self.tagged.as_mut().map(|tagged| {
+            let mut rest = tagged.split_off(tagged.partition_point(|one| one.index < at));
+            for one in &mut rest {
+                one.index -= at;
+            }
+            rest
+        });
+        Self {
+            queue: Arc::clone(&self.queue),
+            partition: self.partition,
+            base_timestamp_ms: self.base_timestamp_ms,
+            tagged: rest,
+        }
+    }
+
     /// The batch has its verdict.
     pub(crate) fn keep(mut self, verdict: Verdict) {
         self.finish(verdict);
@@ -216,6 +235,44 @@ mod tests {
         drop(second);
         assert_eq!(queue.drain(&mut completions), 0, "a batch without tags");
         assert!(queue.reserve(1, 100).is_some());
+    }
+
+    /// Each record of a divided batch has the offset its own part was given, and the room of both
+    /// parts is free when they are drained.
+    #[test]
+    fn b3_tags_of_a_divided_batch_have_their_own_parts_offsets() {
+        let queue = Arc::new(CompletionQueue::new(1));
+        let mut first = queue.reserve(4, 100).unwrap();
+        for index in [0, 2, 3, 5] {
+            first.push(Tagged {
+                tag: u64::from(index),
+                index,
+                timestamp_delta_ms: i64::from(index),
+            });
+        }
+        let mut second = first.divide(3);
+        let third = second.divide(1);
+        for (tags, base_offset) in [(third, 70), (first, 50), (second, 60)] {
+            tags.keep(Verdict::Acked {
+                base_offset: Some(base_offset),
+                log_append_time_ms: None,
+            });
+        }
+        let mut completions = Vec::new();
+        assert_eq!(queue.drain(&mut completions), 4);
+        completions.sort_by_key(|done| done.tag);
+        let found = completions.iter().map(|done| match &done.outcome {
+            Outcome::Acked(ack) => (done.tag, ack.offset, ack.timestamp_ms),
+            other => panic!("{other:?}"),
+        });
+        let expected = [
+            (0, Some(50), 100),
+            (2, Some(52), 102),
+            (3, Some(60), 103),
+            (5, Some(71), 105),
+        ];
+        assert!(found.eq(expected), "{completions:?}");
+        assert!(queue.reserve(4, 100).is_some());
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //!
 //! A batch has one outcome for all its records, stored once; a [`Delivery`] is a share in it and a
 //! number. So a thousand records that are waited for cost one allocation, and none costs one when
-//! nobody waits.
+//! nobody waits. Only a batch that a broker found too large, and that was divided, has an outcome for
+//! each part.
 
 use std::future::Future;
 use std::mem;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -33,7 +36,12 @@ pub struct Delivery {
 #[derive(Debug)]
 pub(crate) struct BatchCompletion {
     partition: i32,
+    /// Of all its records.
     verdict: OnceLock<Verdict>,
+    /// The batch was divided: its parts have verdicts of their own, in `waiting`.
+    divided: AtomicBool,
+    /// Promises that hold it.
+    promises: AtomicUsize,
     waiting: Mutex<Waiting>,
 }
 
@@ -44,6 +52,8 @@ pub(crate) struct BatchCompletion {
 struct Waiting {
     first: Option<(u32, Waker)>,
     others: Vec<(u32, Waker)>,
+    /// The records of each part that has its verdict.
+    parts: Vec<(Range<u32>, Verdict)>,
 }
 
 impl Waiting {
@@ -62,6 +72,19 @@ impl Waiting {
 
     fn place(&self, index: u32) -> Result<usize, usize> {
         self.others.binary_search_by_key(&index, |(of, _)| *of)
+    }
+
+    /// Takes out all who wait for records of a part.
+    fn take(&mut self, part: &Range<u32>) -> Vec<Waker> {
+        let first = self.first.take_if(|(of, _)| part.contains(of));
+        let at = |record| self.others.partition_point(|(of, _)| *of < record);
+        let (from, to) = (at(part.start), at(part.end));
+        let others = self.others.drain(from..to);
+        first
+            .into_iter()
+            .chain(others)
+            .map(|(_, waker)| waker)
+            .collect()
     }
 
     /// Takes out who waits for a record.
@@ -89,15 +112,42 @@ impl BatchCompletion {
         Arc::new(Self {
             partition,
             verdict: OnceLock::new(),
+            divided: AtomicBool::new(false),
+            promises: AtomicUsize::new(0),
             waiting: Mutex::default(),
         })
+    }
+
+    /// The outcome of a record, if it is there.
+    fn outcome(&self, index: u32, timestamp_ms: i64) -> Option<Outcome> {
+        if let Some(verdict) = self.verdict.get() {
+            return Some(Outcome::of(verdict, self.partition, index, timestamp_ms));
+        }
+        if !self.divided.load(Ordering::Acquire) {
+            return None;
+        }
+        let waiting = self.waiting();
+        let is_its = |(part, _): &&(Range<u32>, Verdict)| part.contains(&index);
+        let (part, verdict) = waiting.parts.iter().find(is_its)?;
+        let index = index - part.start;
+        Some(Outcome::of(verdict, self.partition, index, timestamp_ms))
+    }
+
+    /// Gives the verdict on some of its records and wakes all who wait for those. Returns how many
+    /// wakers panicked.
+    fn complete_part(&self, part: Range<u32>, verdict: Verdict) -> u64 {
+        let mut waiting = self.waiting();
+        let wakers = waiting.take(&part);
+        waiting.parts.push((part, verdict));
+        drop(waiting);
+        wake_all(wakers)
     }
 
     /// Gives the verdict and wakes all who wait. Returns how many wakers panicked.
     pub(crate) fn complete(&self, verdict: Verdict) -> u64 {
         let first_time = self.verdict.set(verdict).is_ok();
         debug_assert!(first_time, "a batch has one verdict");
-        let Waiting { first, others } = mem::take(&mut *self.waiting());
+        let Waiting { first, others, .. } = mem::take(&mut *self.waiting());
         let wakers = first.into_iter().chain(others).map(|(_, waker)| waker);
         wake_all(wakers)
     }
@@ -108,20 +158,30 @@ impl BatchCompletion {
     }
 }
 
-/// The duty to complete a batch. Dropped undone, because its shard ended by a bug, it says so to
-/// those who wait instead of leaving them waiting.
+/// The duty to complete a batch, or a part of one that was divided. Dropped undone, because its
+/// shard ended by a bug, it says so to those who wait instead of leaving them waiting.
 #[derive(Debug)]
 pub(crate) struct Promise {
     batch: Arc<BatchCompletion>,
     /// Shares given out.
     shares: usize,
+    /// The records it is for; `None`: all.
+    part: Option<Range<u32>>,
+    kept: bool,
 }
 
 impl Promise {
     pub(crate) fn new(partition: i32) -> Self {
+        Self::of(BatchCompletion::new(partition), 0, None)
+    }
+
+    fn of(batch: Arc<BatchCompletion>, shares: usize, part: Option<Range<u32>>) -> Self {
+        batch.promises.fetch_add(1, Ordering::Relaxed);
         Self {
-            batch: BatchCompletion::new(partition),
-            shares: 0,
+            batch,
+            shares,
+            part,
+            kept: false,
         }
     }
 
@@ -132,23 +192,41 @@ impl Promise {
         Arc::clone(&self.batch)
     }
 
+    /// The batch is divided: the first `at` of the records it is for stay, the rest is given back.
+    pub(crate) fn divide(&mut self, at: u32) -> Self {
+        self.batch.divided.store(true, Ordering::Release);
+        let all = self.part.take().unwrap_or(0..u32::MAX);
+        let seam = all.start + at;
+        self.part = Some(all.start..seam);
+        Self::of(Arc::clone(&self.batch), self.shares, Some(seam..all.end))
+    }
+
     /// Whether shares were dropped: records nobody waits for any more.
     pub(crate) fn has_dropped_shares(&self) -> bool {
-        Arc::strong_count(&self.batch) - 1 < self.shares
+        let promises = self.batch.promises.load(Ordering::Relaxed);
+        Arc::strong_count(&self.batch) - promises < self.shares
     }
 
     /// Returns how many wakers panicked.
-    pub(crate) fn keep(self, verdict: Verdict) -> u64 {
-        self.batch.complete(verdict)
+    pub(crate) fn keep(mut self, verdict: Verdict) -> u64 {
+        self.complete(verdict)
+    }
+
+    fn complete(&mut self, verdict: Verdict) -> u64 {
+        self.kept = true;
+        match self.part.take() {
+            None => self.batch.complete(verdict),
+            Some(part) => self.batch.complete_part(part, verdict),
+        }
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        if self.batch.verdict.get().is_none() {
-            let failure = Failure::new(Why::ShardLost);
-            self.batch.complete(Verdict::Unknown(failure));
+        if !self.kept {
+            self.complete(Verdict::Unknown(Failure::new(Why::ShardLost)));
         }
+        self.batch.promises.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -164,13 +242,7 @@ impl Delivery {
     /// The outcome, if it is there.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
-        let verdict = self.batch.verdict.get()?;
-        Some(Outcome::of(
-            verdict,
-            self.batch.partition,
-            self.index,
-            self.timestamp_ms,
-        ))
+        self.batch.outcome(self.index, self.timestamp_ms)
     }
 
     /// Blocks until the outcome is there. Bounded by the delivery timeout.
@@ -281,6 +353,60 @@ mod tests {
                 (ack.partition, ack.offset, ack.timestamp_ms),
                 (3, Some(40 + i), 1000 + i)
             );
+        }
+    }
+
+    /// Each record of a divided batch has its own part's outcome and offset, and who waits for it is
+    /// woken by that part and no other; a part that is lost says so.
+    #[test]
+    fn b3_records_of_a_divided_batch_have_their_own_parts_outcomes() {
+        let mut first = Promise::new(3);
+        let mut deliveries: Vec<_> = (0..6)
+            .map(|i| Delivery::new(first.share(), i, 1000 + i64::from(i)))
+            .collect();
+        let woken: Vec<_> = deliveries
+            .iter_mut()
+            .map(|delivery| {
+                let woken = Arc::new(Woken(AtomicBool::new(false)));
+                let waker = Waker::from(Arc::clone(&woken));
+                assert!(
+                    Pin::new(delivery)
+                        .poll(&mut Context::from_waker(&waker))
+                        .is_pending()
+                );
+                woken
+            })
+            .collect();
+        let mut second = first.divide(2);
+        let third = second.divide(3);
+        assert!(!first.has_dropped_shares());
+        let acked = |base_offset| Verdict::Acked {
+            base_offset: Some(base_offset),
+            log_append_time_ms: None,
+        };
+        let seen = || woken.iter().map(|woken| woken.0.load(Ordering::Relaxed));
+        second.keep(acked(70));
+        assert!(seen().eq([false, false, true, true, true, false]));
+        assert_eq!(deliveries[0].outcome(), None);
+        first.keep(acked(40));
+        drop(third);
+        assert!(seen().eq([true; 6]));
+        let offsets = deliveries.iter().map(|delivery| match delivery.outcome() {
+            Some(Outcome::Acked(ack)) => ack.offset,
+            Some(Outcome::Unknown(failure)) => {
+                assert_eq!(failure.why, Why::ShardLost);
+                None
+            }
+            other => panic!("{other:?}"),
+        });
+        assert!(offsets.eq([Some(40), Some(41), Some(70), Some(71), Some(72), None]));
+    }
+
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
         }
     }
 

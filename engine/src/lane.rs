@@ -95,6 +95,8 @@ pub(crate) struct Ticket {
     pub(crate) posted: u32,
     /// The batch's number in its lane, from 1.
     pub(crate) ordinal: u64,
+    /// Held by all parts of a batch that was divided.
+    pub(crate) divided: Option<Arc<()>>,
 }
 
 impl Ticket {
@@ -102,6 +104,25 @@ impl Ticket {
     pub(crate) fn is_unwatched(&self) -> bool {
         let dropped = |completion: &Promise| completion.has_dropped_shares();
         self.posted > 0 || self.completion.as_ref().is_some_and(dropped)
+    }
+
+    /// The batch is divided: what belongs to its first `at` records stays, the rest is given back.
+    pub(crate) fn divide(&mut self, at: u32) -> Self {
+        Self {
+            completion: self.completion.as_mut().map(|promise| promise.divide(at)),
+            tagged: self.tagged.as_mut().map(|tags| tags.divide(at)),
+            // Which of them were posted is not known: each part may have some.
+            posted: self.posted,
+            ordinal: self.ordinal,
+            divided: Some(Arc::clone(self.divided.get_or_insert_default())),
+        }
+    }
+
+    /// Whether all other parts of its batch have their verdict, and so the batch with this one. To be
+    /// asked once.
+    pub(crate) fn is_last_part(&mut self) -> bool {
+        let divided = self.divided.take();
+        divided.is_none_or(|parts| Arc::into_inner(parts).is_some())
     }
 
     /// Tells all who wait. Returns how many of their wakers panicked.

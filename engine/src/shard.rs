@@ -225,6 +225,10 @@ impl Supply for LaneSupply {
         self.shared.spare_parts.keep(parts);
     }
 
+    fn divide(&mut self, ticket: &mut Ticket, at: u32) -> Ticket {
+        ticket.divide(at)
+    }
+
     fn squeeze(&mut self) -> &mut impl Squeeze {
         &mut self.squeezer
     }
@@ -494,7 +498,7 @@ impl<D: Driver> Shard<D> {
 
     fn settle_one(&mut self, now: Time, settled: Settled<Piece, Ticket>) {
         let Settled {
-            ticket,
+            mut ticket,
             verdict,
             records,
             moments,
@@ -520,9 +524,11 @@ impl<D: Driver> Shard<D> {
                 batch,
             });
         }
-        let ordinal = ticket.ordinal;
+        let (ordinal, is_last) = (ticket.ordinal, ticket.is_last_part());
         self.producer.count_panics(ticket.settle(verdict));
-        lane.count_settled(ordinal);
+        if is_last {
+            lane.count_settled(ordinal);
+        }
     }
 
     /// Publishes what appenders look at.

@@ -1,6 +1,6 @@
 //! Compressing bodies on the shard, with contexts that are made once.
 
-use ringpost_codec::compress::{Codec, Compressed, Compression, Compressor};
+use ringpost_codec::compress::{Codec, Compressed, Compression, Compressor, decompress};
 use ringpost_codec::record_batch::Attributes;
 use ringpost_core::batch::Part;
 use ringpost_core::buffer::Buffer;
@@ -57,5 +57,14 @@ impl Squeeze for Squeezer {
             Ok(Compressed::Smaller) => Some((&self.out, Attributes::new(self.compression.codec()))),
             Ok(Compressed::NotWorthIt) | Err(_) => None,
         }
+    }
+
+    fn unsqueeze(
+        &mut self,
+        body: &[u8],
+        attributes: Attributes,
+        len_max: usize,
+    ) -> Option<Vec<u8>> {
+        decompress(attributes.codec().ok()?, body, len_max).ok()
     }
 }

@@ -12,13 +12,17 @@ pub(crate) struct Batch<P, T> {
     /// Whoever cut the batch gets this back with the verdict.
     pub(crate) ticket: T,
     /// Its place in the lane's order.
-    pub(crate) ordinal: u64,
+    pub(crate) place: Place,
     /// Who the broker takes us for, and the sequence of its first record. Bound when it is first
     /// sent.
     pub(crate) stamp: Option<(ProducerIdentity, Sequence)>,
     pub(crate) attempts: u32,
     /// Attempts that failed only because of another batch: the retry policy does not count them.
     pub(crate) excused: u32,
+    /// The broker said so: it is divided before it is sent again.
+    pub(crate) too_large: bool,
+    /// Bytes of slabs that its body lies in, when it is a part of another.
+    pub(crate) split_bytes: usize,
     /// An attempt ended without the broker saying that it did not store it.
     pub(crate) maybe_written: bool,
     pub(crate) moments: Moments,
@@ -26,6 +30,25 @@ pub(crate) struct Batch<P, T> {
     pub(crate) deadline: Time,
     pub(crate) first: Option<(Time, Cause)>,
     pub(crate) last: Option<(Time, Cause)>,
+}
+
+/// A batch's place in its lane's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// Counts the batches that were drawn.
+    pub(crate) ordinal: u64,
+    /// The number of its first record in the batch that was drawn: more than 0 when that was divided.
+    pub(crate) record: u32,
+}
+
+impl Place {
+    /// The place of a part that begins so many records later.
+    pub(crate) fn at(self, records: u32) -> Self {
+        Self {
+            record: self.record + records,
+            ..self
+        }
+    }
 }
 
 /// When what happened to a batch.

@@ -46,6 +46,8 @@ pub mod random;
 pub mod retry;
 // From a cut batch to a sealed one.
 pub mod seal;
+// Dividing a batch that is too large.
+mod split;
 // What can be told.
 pub mod settings;
 // Points in time.

@@ -10,6 +10,12 @@ pub const IN_FLIGHT_MAX: usize = 5;
 /// Batches of one partition in flight under one producer id; the same five.
 pub const LANE_WINDOW: usize = 5;
 
+/// After so long without an acknowledgement a lane's next batch goes alone, as its first did. A broker
+/// forgets producers that were idle for `producer.id.expiration.ms` (a day, unless configured), and
+/// then takes any sequence for a beginning; so of several batches in flight a later one could be
+/// stored before an earlier one that was refused.
+pub const PROOF_LASTS: Duration = Duration::from_secs(30);
+
 /// With `linger=auto`: as soon as this much is ready for a connection it is sent.
 pub const GATHERED_ENOUGH_BYTES: usize = 64 << 10;
 
@@ -40,6 +46,16 @@ pub const AROUND_BATCH_BYTES_MAX: usize = 32 + 16;
 /// The most one more partition adds to the slab: see [`SLAB_BYTES_MAX`].
 pub const SLAB_BYTES_PER_PARTITION_MAX: usize =
     255 + AROUND_BATCH_BYTES_MAX + 61 + COPIED_BODY_BYTES_MAX;
+
+/// A part of a record that is at least so long is shared when its batch is divided, not copied.
+pub const SHARED_IN_SPLIT_BYTES_MIN: usize = 4 << 10;
+
+/// Buffers for the records of divided batches are at most so large: a slab's size.
+pub const SPLIT_BUFFER_BYTES: usize = 64 << 10;
+
+/// Slabs that hold parts of divided batches, together, unless a single batch needs more. A quarter of
+/// the slabs' memory: the rest is for the heads of requests.
+pub const SPLIT_BYTES_MAX: usize = 4 << 20;
 
 /// What a response may take. A Produce answer has about 60 bytes per partition and error texts; the
 /// cap leaves room for thousands of partitions and long texts.

@@ -23,6 +23,11 @@ pub trait Squeeze {
         parts: &[Part<B>],
         limit: usize,
     ) -> Option<(&[u8], Attributes)>;
+
+    /// A body as it was before [`Squeeze::squeeze`], which is no longer than `len_max` bytes. `None`
+    /// when it cannot be read back.
+    fn unsqueeze(&mut self, body: &[u8], attributes: Attributes, len_max: usize)
+    -> Option<Vec<u8>>;
 }
 
 /// No compression.
@@ -31,6 +36,10 @@ pub struct Plain;
 
 impl Squeeze for Plain {
     fn squeeze<B: Buffer>(&mut self, _: &[Part<B>], _: usize) -> Option<(&[u8], Attributes)> {
+        None
+    }
+
+    fn unsqueeze(&mut self, _: &[u8], _: Attributes, _: usize) -> Option<Vec<u8>> {
         None
     }
 }

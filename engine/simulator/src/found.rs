@@ -1,6 +1,7 @@
 //! Reading batches back, from a request or from a log.
 
 use ringpost_broker::numbering;
+use ringpost_codec::compress::decompress;
 use ringpost_codec::kafka::produce;
 use ringpost_codec::kafka::{ApiKey, header};
 use ringpost_codec::reader::Reader;
@@ -52,6 +53,9 @@ pub fn version_of(request: &Request) -> i16 {
     i16::from_be_bytes(request.bytes[6..8].try_into().expect("two bytes"))
 }
 
+/// No batch of a test is larger.
+const LARGE: usize = 64 << 20;
+
 /// The batches that lie in a row in `bytes`. Panics when one is damaged.
 pub fn batches(topic: &str, partition: i32, bytes: &[u8]) -> Vec<FoundBatch> {
     let mut reader = Reader::new(bytes);
@@ -61,8 +65,11 @@ pub fn batches(topic: &str, partition: i32, bytes: &[u8]) -> Vec<FoundBatch> {
         let view = BatchView::read(&mut reader).expect("a batch");
         assert!(view.crc_ok());
         let mut records = Vec::new();
-        for record in view.records() {
+        let codec = view.header.attributes.codec().expect("a codec");
+        let body = decompress(codec, view.body(), LARGE).expect("what the codec made");
+        for (number, record) in (0..).zip(view.records_in(&body)) {
             let record = record.expect("a record");
+            assert_eq!(record.offset_delta, number);
             records.push(numbering::read(record.value.expect("a value")).expect("a number"));
         }
         found.push(FoundBatch {

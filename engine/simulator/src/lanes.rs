@@ -5,11 +5,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use ringpost_broker::numbering;
+use ringpost_codec::compress::{Codec, Compressed, Compression, Compressor, decompress};
+use ringpost_codec::record_batch::Attributes;
 use ringpost_core::batch::{CutBatch, Fields, Fit, OpenBatch, Part};
 use ringpost_core::buffer::{Buffer, Memory, Piece};
 use ringpost_core::dispatch::{Backlog, Supply, Take};
 use ringpost_core::id::LaneId;
-use ringpost_core::seal::{Plain, Squeeze};
+use ringpost_core::seal::Squeeze;
 use ringpost_core::time::Time;
 
 /// A buffer that is a vector.
@@ -101,6 +103,52 @@ impl Memory for Heap {
     }
 }
 
+/// Compresses bodies, as the engine's does.
+#[derive(Default)]
+pub struct Squeezer {
+    /// How.
+    pub compression: Compression,
+    compressor: Compressor,
+    out: Vec<u8>,
+}
+
+impl std::fmt::Debug for Squeezer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Squeezer")
+            .field("compression", &self.compression)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Squeeze for Squeezer {
+    fn squeeze<B: Buffer>(
+        &mut self,
+        parts: &[Part<B>],
+        limit: usize,
+    ) -> Option<(&[u8], Attributes)> {
+        if self.compression.codec() == Codec::None {
+            return None;
+        }
+        self.out.clear();
+        let mut pieces = parts.iter().map(Part::bytes);
+        let compressed = self
+            .compressor
+            .compress(self.compression, &mut pieces, &mut self.out, limit)
+            .expect("compressors work");
+        let attributes = Attributes::new(self.compression.codec());
+        (compressed == Compressed::Smaller).then_some((&self.out[..], attributes))
+    }
+
+    fn unsqueeze(
+        &mut self,
+        body: &[u8],
+        attributes: Attributes,
+        len_max: usize,
+    ) -> Option<Vec<u8>> {
+        decompress(attributes.codec().ok()?, body, len_max).ok()
+    }
+}
+
 /// The numbers of a batch's records, in order: comes back with the verdict.
 pub type Ticket = Vec<u64>;
 
@@ -147,7 +195,8 @@ pub struct Lanes {
     /// So many of the next slabs are refused.
     pub no_slab: u32,
     spare: Vec<Vec<Part<VecBuffer>>>,
-    squeezer: Plain,
+    /// Compresses bodies; not at all, unless a test says how.
+    pub squeezer: Squeezer,
 }
 
 impl Lanes {
@@ -300,6 +349,10 @@ impl Supply for Lanes {
 
     fn recycle(&mut self, parts: Vec<Part<VecBuffer>>) {
         allocation_counter::opt_out(|| self.spare.push(parts));
+    }
+
+    fn divide(&mut self, ticket: &mut Ticket, at: u32) -> Ticket {
+        ticket.split_off(usize::try_from(at).expect("few records"))
     }
 
     fn squeeze(&mut self) -> &mut impl Squeeze {

@@ -17,4 +17,5 @@ mod network;
 mod outages;
 mod purging;
 mod sending;
+mod too_large;
 mod versions;

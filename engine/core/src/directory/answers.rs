@@ -133,10 +133,15 @@ impl Directory {
     }
 
     fn identified(&mut self, now: Time, asker: usize, response: &init_producer_id::Response) {
-        let usable = response.producer_id >= 0 && response.producer_epoch >= 0;
+        // Whoever asks once more has used up what it was given: the same id again is no answer.
+        let given = self.given.get(&asker);
+        let usable = response.producer_id >= 0
+            && response.producer_epoch >= 0
+            && given != Some(&response.producer_id);
         match response.error {
             ErrorCode::NONE if usable => {
                 self.identity_failures = 0;
+                self.given.insert(asker, response.producer_id);
                 let identity = ProducerIdentity {
                     id: response.producer_id,
                     epoch: response.producer_epoch,

@@ -255,6 +255,8 @@ pub struct Directory {
     identities: VecDeque<usize>,
     identity_not_before: Time,
     identity_failures: u32,
+    /// The producer id each asker was given last: one entry a shard.
+    given: BTreeMap<usize, i64>,
     refresh_asked: bool,
     refresh_not_before: Time,
     fruitless: u32,
@@ -288,6 +290,7 @@ impl Directory {
             identities: VecDeque::new(),
             identity_not_before: Time(0),
             identity_failures: 0,
+            given: BTreeMap::new(),
             refresh_asked: false,
             refresh_not_before: Time(0),
             fruitless: 0,

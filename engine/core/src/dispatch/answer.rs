@@ -219,7 +219,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         };
         match ack::action(row.code) {
             ack::Action::Acked => {
-                self.progressed(id);
+                self.progressed(now, id);
                 let verdict = Verdict::Acked {
                     base_offset: (row.base_offset >= 0).then_some(row.base_offset),
                     log_append_time_ms: (row.log_append_time_ms >= 0)
@@ -228,7 +228,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 self.settle(id, batch, verdict);
             }
             ack::Action::AckedBefore => {
-                self.progressed(id);
+                self.progressed(now, id);
                 self.settle(
                     id,
                     batch,
@@ -258,6 +258,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             ack::Action::OutOfSequence | ack::Action::NewEpoch => {
                 self.out_of_sequence(now, id, batch, cause);
             }
+            ack::Action::Split => self.too_large(now, id, batch, cause),
             ack::Action::Reject => self.fail(now, id, batch, Why::Rejected, Some(cause)),
             ack::Action::Unknown => {
                 batch.maybe_written = true;
@@ -267,10 +268,11 @@ impl<M: Memory, T> Dispatcher<M, T> {
     }
 
     /// Something of the lane was stored: its back-off starts anew.
-    pub(super) fn progressed(&mut self, id: LaneId) {
+    pub(super) fn progressed(&mut self, now: Time, id: LaneId) {
         if let Some(lane) = self.lanes[id.index()].as_mut() {
             lane.failures = 0;
             lane.proven = true;
+            lane.stored_at = now;
         }
     }
 
@@ -305,7 +307,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let behind = lane
             .queue
             .front()
-            .is_some_and(|front| front.ordinal < batch.ordinal);
+            .is_some_and(|front| front.place < batch.place);
         if behind && !lane.broken {
             self.retry(now, id, batch, cause, Again::BehindOthers);
             return;

@@ -66,7 +66,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 let at = self.timers.get(Timer::Resting);
                 assert!(at <= lane.resting_until, "lane {index} rests for ever");
             }
-            assert!(lane.queue.iter().is_sorted_by_key(|batch| batch.ordinal));
+            assert!(lane.queue.iter().is_sorted_by(|a, b| a.place < b.place));
             let oldest = lane.queue.front().map_or(Time::NEVER, |b| b.deadline);
             let waiting = match lane.source {
                 Backlog::Waiting { oldest, .. } => oldest + self.settings.delivery_timeout,

@@ -16,7 +16,7 @@
 use alloc::collections::VecDeque;
 use core::cmp::Reverse;
 
-use crate::batch_in_flight::{Batch, Moments};
+use crate::batch_in_flight::{Batch, Moments, Place};
 use crate::buffer::Memory;
 use crate::dispatch::{Action, Backlog, Dispatcher, Supply, Take};
 use crate::id::{LaneId, PartitionId, ProducerIdentity, Sequence};
@@ -50,6 +50,8 @@ pub(crate) struct Lane<P, T> {
     /// The broker has stored a batch under the present identity. Until then it would take any
     /// sequence for the first, a later batch before an earlier one too, so only one is sent.
     pub(crate) proven: bool,
+    /// When it last said that it has stored a batch.
+    pub(crate) stored_at: Time,
     /// The sequence has a gap, or may have one.
     pub(crate) broken: bool,
     pub(crate) resting_until: Time,
@@ -74,6 +76,7 @@ impl<P, T> Lane<P, T> {
             in_flight: 0,
             muted: false,
             proven: false,
+            stored_at: Time(0),
             broken: false,
             resting_until: Time(0),
             failures: 0,
@@ -94,14 +97,16 @@ impl<P, T> Lane<P, T> {
             && self.target == self.connection
             && self.resting_until <= now
             && !self.muted
-            && self.in_flight < self.window(settings)
+            && self.in_flight < self.window(now, settings)
     }
 
     /// How many batches may be in flight. Without sequences the broker cannot put back in order
     /// what a retry changed, so only one is; with acks=0 nothing is ever retried.
-    fn window(&self, settings: &Settings) -> usize {
+    fn window(&self, now: Time, settings: &Settings) -> usize {
+        // Brokers forget producers that are idle for long.
+        let proven = self.proven && now.since(self.stored_at) < limits::PROOF_LASTS;
         match (settings.idempotent, settings.acks) {
-            (true, _) if self.broken || !self.proven => 1,
+            (true, _) if self.broken || !proven => 1,
             (true, _) => settings.in_flight_max.min(limits::LANE_WINDOW),
             (false, Acks::None) => settings.in_flight_max,
             (false, _) => 1,
@@ -112,7 +117,7 @@ impl<P, T> Lane<P, T> {
     fn put_back(&mut self, batch: Batch<P, T>) {
         let place = self
             .queue
-            .partition_point(|other| other.ordinal < batch.ordinal);
+            .partition_point(|other| other.place < batch.place);
         self.queue.insert(place, batch);
     }
 
@@ -136,6 +141,15 @@ pub(super) enum Again {
     AtOnce,
     /// As soon as what is before it is stored. That it failed is not its own fault.
     BehindOthers,
+    /// As soon as it can be, in two halves: what was refused is not tried again.
+    InHalves,
+}
+
+impl Again {
+    /// Whether the retry policy does not count the attempt.
+    fn is_excused(self) -> bool {
+        matches!(self, Self::BehindOthers | Self::InHalves)
+    }
 }
 
 impl<M: Memory, T> Dispatcher<M, T> {
@@ -175,10 +189,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 Some(Batch {
                     sealed,
                     ticket,
-                    ordinal,
+                    place: Place { ordinal, record: 0 },
                     stamp: None,
                     attempts: 0,
                     excused: 0,
+                    too_large: false,
+                    split_bytes: 0,
                     maybe_written: false,
                     moments: Moments {
                         opened,
@@ -222,15 +238,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let class = Class::of(&cause);
         let (attempts_max, backoff) = self.settings.retry.for_class(class);
         batch.note(now, cause);
-        batch.excused += u32::from(again == Again::BehindOthers);
+        batch.excused += u32::from(again.is_excused());
         // What may be stored has used up its numbers at the broker, most likely: only trying on tells.
         let may_end = !(batch.maybe_written && self.settings.idempotent);
         if batch.deadline <= now {
             self.fail(now, id, batch, Why::Expired, None);
-        } else if may_end
-            && again != Again::BehindOthers
-            && batch.attempts - batch.excused >= attempts_max
-        {
+        } else if may_end && !again.is_excused() && batch.attempts - batch.excused >= attempts_max {
             self.fail(now, id, batch, Why::RetriesExhausted, None);
         } else {
             let Some(lane) = self.lanes[id.index()].as_mut() else {
@@ -380,10 +393,12 @@ mod tests {
                 max_timestamp_ms: 0,
             },
             ticket: (),
-            ordinal,
+            place: Place { ordinal, record: 0 },
             stamp: None,
             attempts: 0,
             excused: 0,
+            too_large: false,
+            split_bytes: 0,
             maybe_written: false,
             moments: Moments {
                 opened: time,
@@ -426,6 +441,6 @@ mod tests {
         for ordinal in [3, 1, 4, 0, 2] {
             lane.put_back(batch(ordinal, 1));
         }
-        assert!(lane.queue.iter().map(|batch| batch.ordinal).eq(0..5));
+        assert!(lane.queue.iter().map(|batch| batch.place.ordinal).eq(0..5));
     }
 }

@@ -19,7 +19,7 @@
 //! through [`Supply`]. Files: `supply` and `action` what goes in and out; `routes` which lane goes
 //! to which connection; `lane` order and sequences of a lane; `connect` a connection's states; `send`
 //! putting requests together; `answer` reading responses; `settle` how batches end; `purge` giving up
-//! at the application's wish; `invariants` what always holds.
+//! at the application's wish; `split` sending in halves what is too large; `invariants` what always holds.
 
 mod action;
 mod answer;
@@ -30,6 +30,7 @@ mod purge;
 mod routes;
 mod send;
 mod settle;
+mod split;
 mod supply;
 
 use alloc::collections::VecDeque;
@@ -101,6 +102,8 @@ pub struct Dispatcher<M: Memory, T> {
     /// Metadata is to be asked for.
     refresh: bool,
     counters: Counters,
+    /// Bytes of slabs that hold the bodies of divided batches.
+    split_bytes: usize,
     spare: Spare<M::Piece, T>,
 }
 
@@ -146,6 +149,8 @@ pub struct Counters {
     pub epoch_bumps: u64,
     /// Times a lane's retry waited for the retry budget.
     pub budget_waits: u64,
+    /// Batches that were divided because a broker found them too large.
+    pub splits: u64,
 }
 
 impl<M: Memory, T> Dispatcher<M, T> {
@@ -172,6 +177,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             short_of_slabs: false,
             refresh: false,
             counters: Counters::default(),
+            split_bytes: 0,
             spare: Spare {
                 frames: Vec::new(),
                 pieces: Vec::new(),

@@ -129,7 +129,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
     /// numbers are missing in the lane's sequence, or may be.
     pub(super) fn purged_back(&mut self, now: Time, id: LaneId, stored: bool) {
         if stored {
-            self.progressed(id);
+            self.progressed(now, id);
         }
         if let Some(lane) = self.lanes[id.index()].as_mut() {
             lane.in_flight -= 1;

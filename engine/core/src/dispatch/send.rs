@@ -17,6 +17,7 @@ use ringpost_codec::record_batch::BATCH_HEADER_LEN;
 use crate::batch_in_flight::Batch;
 use crate::buffer::{Buffer, Memory, Piece};
 use crate::connection::{Entry, Flight, State};
+use crate::dispatch::split::Divided;
 use crate::dispatch::{Action, Dispatcher, Spare, Supply};
 use crate::id::LaneId;
 use crate::limits;
@@ -126,6 +127,29 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 self.drained(now, id);
                 continue;
             }
+            let batch = if batch.too_large {
+                match self.divide(batch, supply) {
+                    Divided::Halves(halves) => {
+                        let [first, second] = *halves;
+                        let lane = self.lanes[id.index()].as_mut().expect("drawn from");
+                        lane.queue.push_front(second);
+                        first
+                    }
+                    Divided::Later(batch) => {
+                        let lane = self.lanes[id.index()].as_mut().expect("drawn from");
+                        lane.queue.push_front(batch);
+                        self.rest_lane(id, now + self.settings.retry.backoff.initial);
+                        continue;
+                    }
+                    Divided::Whole(batch) => {
+                        self.fail(now, id, batch, Why::Rejected, None);
+                        self.drained(now, id);
+                        continue;
+                    }
+                }
+            } else {
+                batch
+            };
             let topic = self.lanes[id.index()].as_ref().map_or(0, |l| l.topic);
             let around = limits::AROUND_BATCH_BYTES_MAX + self.topics[topic].name.len();
             let wire = batch.sealed.wire_len() + around;

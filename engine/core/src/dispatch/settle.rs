@@ -104,8 +104,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
             sealed,
             ticket,
             moments,
+            split_bytes,
             ..
         } = batch;
+        self.split_bytes -= split_bytes;
         let (records, record_bytes) = (sealed.records, sealed.record_bytes);
         let base_timestamp_ms = sealed.base_timestamp_ms;
         let undelivered = match verdict {

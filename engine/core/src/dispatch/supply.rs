@@ -25,6 +25,9 @@ pub trait Supply {
     fn slab(&mut self, at_least: usize) -> Option<BufferOf<Self>>;
     /// Takes back an emptied vector for a next batch.
     fn recycle(&mut self, parts: Vec<Part<BufferOf<Self>>>);
+    /// Divides a batch's ticket: what belongs to the first `at` records stays, what belongs to the
+    /// others is given back, to be told of verdicts of their own. The first of those is then number 0.
+    fn divide(&mut self, ticket: &mut Self::Ticket, at: u32) -> Self::Ticket;
     /// The compressor for bodies.
     fn squeeze(&mut self) -> &mut impl Squeeze;
 }

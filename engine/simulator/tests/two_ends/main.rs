@@ -13,5 +13,6 @@ mod puppet;
 mod purge;
 mod random;
 mod retry;
+mod split;
 mod steady;
 mod versions;
