@@ -2,6 +2,7 @@
 //! and between them a network made of an ordered list of events. Nothing here reads a clock or
 //! draws a number that was not seeded, so a run is its seed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,13 +73,13 @@ pub struct Outcome {
     pub order: u64,
 }
 
-/// Changes answers on their way.
+/// Changes bytes on their way.
 pub struct Tamper(Box<Change>);
 
 type Change = dyn FnMut(&mut Vec<u8>);
 
 impl Tamper {
-    /// A change that is made to each piece of an answer.
+    /// A change that is made to each piece of what travels.
     pub fn with(change: impl FnMut(&mut Vec<u8>) + 'static) -> Option<Self> {
         Some(Self(Box::new(change)))
     }
@@ -139,6 +140,10 @@ pub struct World {
     pub mute: BTreeSet<i32>,
     /// Answers are handed to the client changed by this.
     pub tamper: Option<Tamper>,
+    /// Bytes of Produce requests are handed to the broker changed by this.
+    pub tamper_request: Option<Tamper>,
+    /// What each connection began with.
+    pub first_words: BTreeMap<ConnId, Vec<u8>>,
     wanted: BTreeMap<String, Vec<LaneId>>,
     sockets: BTreeMap<ConnId, Socket>,
     events: BTreeMap<(Time, u64), Event>,
@@ -180,6 +185,8 @@ impl World {
             deaf: BTreeSet::new(),
             mute: BTreeSet::new(),
             tamper: None,
+            tamper_request: None,
+            first_words: BTreeMap::new(),
             wanted: BTreeMap::new(),
             sockets: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -446,6 +453,9 @@ impl World {
             return;
         }
         socket.frame_out = true;
+        self.first_words
+            .entry(conn)
+            .or_insert_with(|| bytes.to_vec());
         let chunk = match self.network.send_chunk {
             0 => bytes.len(),
             chunk => chunk,
@@ -464,6 +474,13 @@ impl World {
             return;
         };
         let (cut, node) = (socket.cut, socket.node);
+        let mut bytes = Cow::Borrowed(bytes);
+        if let Some(tamper) = &mut self.tamper_request
+            && conn.slot != Directory::SLOT
+            && bytes.get(4..6) == Some(&[0, 0])
+        {
+            (tamper.0)(bytes.to_mut());
+        }
         let through = cut.map_or(bytes.len(), |cut| cut.min(bytes.len()));
         if !self.deaf.contains(&node) {
             for (at, part) in self.fragments(conn, &bytes[..through], true) {

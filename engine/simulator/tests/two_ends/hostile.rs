@@ -3,6 +3,7 @@
 use ringpost_core::id::BrokerId;
 use ringpost_core::outcome::{Cause, Verdict};
 
+use ringpost_simulator::found::batches_of;
 use ringpost_simulator::setup::{Setup, ms, us};
 use ringpost_simulator::world::{Tamper, World};
 
@@ -168,4 +169,52 @@ fn h14_an_answer_that_trickles_in_is_still_late() {
     world.settle(ms(20_000));
     assert!(world.all_acked());
     world.check(true);
+}
+
+/// For every bit that the checksum covers, and its own: the broker refuses the batch, gets it again
+/// as it was, and both records are acked, in the log once and in order, without a new epoch. For
+/// the bits before: each record has one outcome, and is in the log if it was acked.
+#[test]
+fn h13_every_flipped_bit_of_a_batch_is_found_and_the_batch_sent_again() {
+    let mut world = World::warm(Setup::new(1), 1);
+    world.append(0, 60);
+    world.settle(ms(100));
+    let request = world.requests[0].bytes.clone();
+    let batch = batches_of(&world.requests[0]).remove(0).bytes;
+    let start = request
+        .windows(batch.len())
+        .position(|part| part == batch)
+        .expect("it was sent");
+    for bit in 0..batch.len() * 8 {
+        let setup = Setup::new(1).settings(|s| s.request_timeout = ms(500));
+        let mut world = World::warm(setup, 1);
+        let mut once = true;
+        world.tamper_request = Tamper::with(move |request| {
+            if std::mem::take(&mut once) {
+                request[start + bit / 8] ^= 1 << (bit % 8);
+            }
+        });
+        world.append(0, 60);
+        world.settle(ms(5_000));
+        world.append(0, 60);
+        world.settle(ms(5_000));
+        world.check_logs();
+        // Before it: base offset, length, leader epoch, format.
+        if bit >= 17 * 8 {
+            assert!(world.all_acked(), "bit {bit}");
+            let report = world.broker.report();
+            assert_eq!((report.corrupt, report.duplicated, report.lost), (1, 0, 0));
+            assert_eq!(world.requests.len(), 3, "bit {bit}");
+            assert_eq!(world.dispatcher.counters().epoch_bumps, 0, "bit {bit}");
+        }
+        assert_eq!(world.outcomes.len(), 3, "bit {bit}");
+        let log = world.log("t", 0);
+        for (key, outcome) in &world.outcomes {
+            let there = log
+                .iter()
+                .any(|batch| batch.records.contains(&(u64::from(key.0), key.1)));
+            let is_acked = matches!(outcome.verdict, Verdict::Acked { .. });
+            assert!(there || !is_acked, "bit {bit}: acked and not there");
+        }
+    }
 }

@@ -465,3 +465,42 @@ fn h9_absurd_metadata_is_bounded_and_ignored() {
     world.settle(ms(1_000));
     world.check(true);
 }
+
+/// With hang-ups, cut answers, other errors and a broker that is gone for a while in between: the
+/// error comes at 30 s of pretend time and the patience of one question, and it is "unknown".
+#[test]
+fn r8_an_unknown_topic_fails_in_time_whatever_else_goes_wrong() {
+    let setup = Setup::new(1).directory(|d| d.request_timeout = ms(1_000));
+    let mut world = World::new(setup);
+    let start = world.now;
+    world.want("t");
+    let errors = [
+        RequestFault::CloseBefore,
+        RequestFault::Error(ErrorCode::LEADER_NOT_AVAILABLE),
+        RequestFault::CutAnswer(9),
+        RequestFault::Error(ErrorCode::REQUEST_TIMED_OUT),
+        RequestFault::Ignore,
+    ];
+    for round in 0..29 {
+        // Every other answer is the broker's own: it does not know the topic.
+        let fault = errors[round % errors.len()];
+        for fault in [None, Some(fault)] {
+            world.broker.faults().next_request(ApiKey::Metadata, fault);
+        }
+        if round == 13 {
+            world.stop_node(1);
+        }
+        if round == 16 {
+            world.start_node(1);
+        }
+        assert!(world.failed_topics.is_empty(), "{:?}", world.failed_topics);
+        world.run_for(ms(1_000));
+    }
+    world.broker.faults().heal();
+    world.run_for(ms(5_000));
+    let [(at, _, TopicError::Unknown { .. })] = &world.failed_topics[..] else {
+        panic!("{:?}", world.failed_topics)
+    };
+    let after = at.since(start);
+    assert!(after >= ms(30_000) && after <= ms(31_100), "{after:?}");
+}

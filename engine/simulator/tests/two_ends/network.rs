@@ -1,6 +1,9 @@
 //! Connections that break, stutter, or say nothing.
 
 use ringpost_broker::{ApiKey, RequestFault};
+use ringpost_codec::kafka::api_versions;
+use ringpost_codec::kafka::header::RequestHeader;
+use ringpost_codec::reader::Reader;
 
 use ringpost_simulator::setup::{Setup, ms, us};
 use ringpost_simulator::world::World;
@@ -250,4 +253,35 @@ fn w9_a_broker_without_produce_or_with_too_old_ones_ends_what_waits_for_it() {
             "{failure}"
         );
     }
+}
+
+/// Every connection, the directory's and each new one to a broker, begins with ApiVersions of a
+/// version that names our software, in characters brokers take.
+#[test]
+fn w2_every_connection_begins_with_our_name() {
+    let mut world = World::warm(Setup::new(2), 4);
+    for round in 0..4 {
+        world.hang_up(round % 2 + 1);
+        for lane in 0..4 {
+            world.append(lane, 100);
+        }
+        world.settle(ms(5_000));
+    }
+    assert!(world.connects.len() >= 5, "{:?}", world.connects);
+    let mut named = 0;
+    for (_, conn, _) in &world.connects {
+        let Some(first) = world.first_words.get(conn) else {
+            continue;
+        };
+        named += 1;
+        let mut reader = Reader::new(&first[4..]);
+        let header = RequestHeader::read(&mut reader).expect("a header");
+        assert_eq!(header.api_key, ringpost_codec::kafka::ApiKey::API_VERSIONS);
+        assert!(header.version >= 3);
+        let request = api_versions::Request::read(header.version, &mut reader).expect("a request");
+        assert_eq!(request.client_software_name, "ringpost");
+        let version = request.client_software_version;
+        assert_eq!(version, api_versions::sanitise(version));
+    }
+    assert!(named >= 5);
 }

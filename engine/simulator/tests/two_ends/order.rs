@@ -8,7 +8,7 @@ use ringpost_core::settings::{Acks, Linger};
 
 use ringpost_simulator::found::batches_of;
 use ringpost_simulator::setup::{Setup, ms, us};
-use ringpost_simulator::world::World;
+use ringpost_simulator::world::{Tamper, World};
 
 fn impatient() -> Setup {
     Setup::new(1).settings(|s| {
@@ -249,4 +249,25 @@ fn c1_abandoning_settles_what_waits_as_not_written_and_what_flies_as_unknown() {
             .flat_map(batches_of)
             .all(|b| b.partition == 0)
     );
+}
+
+/// The time a broker gives a batch of a topic with LogAppendTime is the one the verdict bears.
+#[test]
+fn w12_the_brokers_time_comes_with_the_ack() {
+    const TIME_MS: i64 = 1_700_000_000_123;
+    let mut world = World::warm(impatient(), 1);
+    world.tamper = Tamper::with(|answer| {
+        // The first -1 of eight bytes is the time of a batch that bears its own.
+        let at = answer.windows(8).position(|part| part == [0xff; 8]);
+        let at = at.expect("an answer to Produce");
+        answer[at..at + 8].copy_from_slice(&TIME_MS.to_be_bytes());
+    });
+    world.append(0, 100);
+    world.settle(ms(100));
+    let expected = Verdict::Acked {
+        base_offset: Some(1),
+        log_append_time_ms: Some(TIME_MS),
+    };
+    assert_eq!(world.outcome(0, 1).verdict, expected);
+    world.check(true);
 }
