@@ -193,6 +193,15 @@ impl Squeeze for Squeezer {
         assert!(self.out.len() <= limit || result == Compressed::NotWorthIt);
         (result == Compressed::Smaller).then_some((&self.out, Attributes::new(codec)))
     }
+
+    fn unsqueeze(
+        &mut self,
+        body: &[u8],
+        attributes: Attributes,
+        len_max: usize,
+    ) -> Option<Vec<u8>> {
+        decompress(attributes.codec().ok()?, body, len_max).ok()
+    }
 }
 
 fn check(input: &mut Unstructured<'_>, records: &[Record], sealed: &Sealed) {

@@ -210,6 +210,10 @@ impl Supply for Lanes {
 
     fn recycle(&mut self, _: Vec<Part<SegmentMut>>) {}
 
+    fn divide(&mut self, ticket: &mut Ticket, at: u32) -> Ticket {
+        ticket.split_off(usize::try_from(at).expect("few records"))
+    }
+
     fn squeeze(&mut self) -> &mut impl Squeeze {
         &mut self.squeezer
     }
