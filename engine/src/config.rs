@@ -59,6 +59,10 @@
 //! | `health.slow_start` | 5 s | 0 to 1 hour | – | – |
 //! | `health.max_eject` | 50% | 0% to 100% | – | – |
 //! | `health.panic` | 34% | 0% to 100% | – | – |
+//! | `exhausted` | `dead_letter` with a `dead_letter_topic`, else `error` | `error`, `callback`, `dead_letter` | – | – |
+//! | `dead_letter_topic` | none | a topic's name | – | – |
+//! | `dead_letter_expired` | `false` | `true`, `false`: records whose `delivery_timeout` passed, too | – | – |
+//! | `dead_letter_unknown` | `false` | `true`, `false`: records that may be written, too | – | – |
 //! | `send_buffer_bytes` | 0 (system's) | ≤ 64 MiB | `send.buffer.bytes` | `socket.send.buffer.bytes` |
 //!
 //! *Retries.* A batch that was not acknowledged is tried again after a wait, until it is, or
@@ -85,6 +89,8 @@ use ringpost_core::retry::{Backoff, Budget, Class, Jitter, RetryPolicy, Rule};
 use ringpost_core::settings::{Acks, Linger, Settings};
 
 use crate::driver::{DriverChoice, SocketOptions};
+use crate::reports::ReportSettings;
+use crate::shared::is_topic_name;
 use crate::undelivered::{OnUndelivered, Undelivered};
 
 /// How a shard waits when it has nothing to do.
@@ -109,6 +115,22 @@ pub enum Pin {
     Off,
     /// On these CPUs, in turn.
     To(Vec<usize>),
+}
+
+/// What follows when a record is given up, beside its outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Exhausted {
+    /// Nothing: the outcome says it. Records that nobody waits for go to
+    /// [`on_undelivered`](Builder::on_undelivered), if it is set.
+    #[default]
+    Error,
+    /// All records that were given up go to [`on_undelivered`](Builder::on_undelivered), those that
+    /// somebody waits for too.
+    Callback,
+    /// They are produced to the [`dead_letter_topic`](Builder::dead_letter_topic), if they were refused,
+    /// or their attempts are used up; with [`dead_letter_expired`](Builder::dead_letter_expired) and
+    /// [`dead_letter_unknown`](Builder::dead_letter_unknown) others too. The rest as with `Error`.
+    DeadLetter,
 }
 
 /// How many shards.
@@ -205,6 +227,10 @@ pub struct Builder {
     pub(crate) idle_probe: Duration,
     pub(crate) health: HealthSettings,
     pub(crate) on_undelivered: Option<OnUndelivered>,
+    pub(crate) exhausted: Option<Exhausted>,
+    pub(crate) dead_letter_topic: String,
+    pub(crate) dead_letter_expired: bool,
+    pub(crate) dead_letter_unknown: bool,
 }
 
 impl fmt::Debug for Builder {
@@ -255,6 +281,10 @@ impl Default for Builder {
             idle_probe: core.idle_probe,
             health: core.health,
             on_undelivered: None,
+            exhausted: None,
+            dead_letter_topic: String::new(),
+            dead_letter_expired: false,
+            dead_letter_unknown: false,
         }
     }
 }
@@ -341,6 +371,16 @@ impl Builder {
         /// A connection that was idle for so long is asked whether it still works, so that the next
         /// record does not have to find out; zero never asks.
         idle_probe: Duration => idle_probe;
+        /// What follows when a record is given up.
+        exhausted: Exhausted => exhausted;
+        /// Where records go that were refused or whose attempts are used up: see
+        /// [`dead_letter`](crate::dead_letter). Asks for [`Exhausted::DeadLetter`], if nothing else is
+        /// asked for.
+        dead_letter_topic: impl Into<String> => dead_letter_topic;
+        /// Records whose `delivery_timeout` passed become dead letters too.
+        dead_letter_expired: bool => dead_letter_expired;
+        /// Records that may be written become dead letters too: some of them may be in both topics.
+        dead_letter_unknown: bool => dead_letter_unknown;
         /// When slow and failing brokers are avoided.
         health: HealthSettings => health;
     }
@@ -415,6 +455,42 @@ impl Builder {
             {
                 change(backoff);
             }
+        }
+    }
+
+    /// What follows when a record is given up: asked for, or possible.
+    fn follows(&self) -> Exhausted {
+        self.exhausted
+            .unwrap_or(if self.dead_letter_topic.is_empty() {
+                Exhausted::Error
+            } else {
+                Exhausted::DeadLetter
+            })
+    }
+
+    /// Whether there is anything to do for the hook's thread.
+    pub(crate) fn needs_hook(&self) -> bool {
+        self.on_undelivered.is_some() || self.follows() == Exhausted::DeadLetter
+    }
+
+    /// What of the memory is set aside for dead letters: an eighth, but so much that the largest
+    /// record fits, if that is not more than half.
+    pub(crate) fn letter_memory(&self) -> Option<usize> {
+        let largest = self.request_bytes_max.next_power_of_two();
+        let bytes = (self.memory / 8).max(largest.min(self.memory / 2));
+        (self.follows() == Exhausted::DeadLetter).then_some(bytes)
+    }
+
+    /// What becomes of records that were not delivered.
+    pub(crate) fn report_settings(&self, held_bytes_max: usize) -> ReportSettings {
+        let dead_letters = self.follows() == Exhausted::DeadLetter;
+        ReportSettings {
+            hook: self.on_undelivered.is_some(),
+            exhausted: self.follows(),
+            dead_letter_topic: dead_letters.then(|| self.dead_letter_topic.as_str().into()),
+            expired: self.dead_letter_expired,
+            unknown: self.dead_letter_unknown,
+            held_bytes_max,
         }
     }
 
@@ -694,11 +770,13 @@ impl Builder {
                 self.client_id.len()
             )));
         }
-        if self.memory < 2 * self.batch_bytes {
+        check_exhausted(self, &mut faults);
+        let for_batches = self.memory - self.letter_memory().unwrap_or(0);
+        if for_batches < 2 * self.batch_bytes {
             faults.push(ConfigError::Contradiction(format!(
-                "memory = {} is less than two batches of batch_bytes = {}: nothing could be \
+                "memory = {for_batches} is less than two batches of batch_bytes = {}: nothing could be \
                  appended while a batch is sent",
-                self.memory, self.batch_bytes
+                self.batch_bytes
             )));
         }
         faults
@@ -748,6 +826,39 @@ impl Builder {
             keepalive: self.keepalive,
             send_buffer_bytes: self.send_buffer_bytes,
             receive_buffer_bytes: 0,
+        }
+    }
+}
+
+/// What contradicts each other about records that are given up.
+fn check_exhausted(builder: &Builder, faults: &mut Vec<ConfigError>) {
+    let topic = &builder.dead_letter_topic;
+    match builder.follows() {
+        Exhausted::Error => {}
+        Exhausted::Callback if builder.on_undelivered.is_some() => {}
+        Exhausted::Callback => faults.push(ConfigError::Contradiction(
+            "exhausted = callback needs a callback: set it with Builder::on_undelivered".into(),
+        )),
+        Exhausted::DeadLetter if is_topic_name(topic) => return,
+        Exhausted::DeadLetter => faults.push(ConfigError::NotAllowed {
+            name: "dead_letter_topic",
+            value: topic.clone(),
+            allowed: "a topic's name: 1 to 249 letters, digits, dots, dashes and underscores"
+                .into(),
+        }),
+    }
+    for (set, name) in [
+        (builder.dead_letter_expired, "dead_letter_expired"),
+        (builder.dead_letter_unknown, "dead_letter_unknown"),
+        (
+            !topic.is_empty() && builder.follows() != Exhausted::DeadLetter,
+            "dead_letter_topic",
+        ),
+    ] {
+        if set && builder.follows() != Exhausted::DeadLetter {
+            faults.push(ConfigError::Contradiction(format!(
+                "{name} is set, but exhausted is not dead_letter: no dead letters would be written"
+            )));
         }
     }
 }
@@ -928,6 +1039,30 @@ const SETTINGS: &[(&str, Put)] = &[
     }),
     ("send_buffer_bytes", |b, t| {
         bytes(t).map(|v| b.send_buffer_bytes = v)
+    }),
+    ("exhausted", |b, t| {
+        b.exhausted = Some(match t {
+            "error" => Exhausted::Error,
+            "callback" => Exhausted::Callback,
+            "dead_letter" => Exhausted::DeadLetter,
+            _ => return Err("error, callback or dead_letter".into()),
+        });
+        Ok(())
+    }),
+    ("dead_letter_topic", |b, t| {
+        if !is_topic_name(t) {
+            return Err(
+                "a topic's name: 1 to 249 letters, digits, dots, dashes and underscores".into(),
+            );
+        }
+        b.dead_letter_topic = t.into();
+        Ok(())
+    }),
+    ("dead_letter_expired", |b, t| {
+        truth(t).map(|v| b.dead_letter_expired = v)
+    }),
+    ("dead_letter_unknown", |b, t| {
+        truth(t).map(|v| b.dead_letter_unknown = v)
     }),
     ("idle_probe", |b, t| duration(t).map(|v| b.idle_probe = v)),
     ("health", |b, t| {

@@ -13,11 +13,11 @@ use crate::config::{Builder, ConfigErrors};
 use crate::controller::{Controller, Inbox, Names};
 use crate::driver::{ChosenDriver, Driver, DriverKind, EpollDriver, RingDriver, Wait, clock};
 use crate::error::{StartError, TopicError};
+use crate::hook::Hook;
 use crate::producer::{Producer, seed};
 use crate::shard::{Shard, Turn};
 use crate::shared::Shared;
 use crate::topic::Topic;
-use crate::undelivered::Hook;
 
 /// The part of a producer that its application drives: one shard and the controller. Stays in the
 /// thread that made it.
@@ -112,7 +112,7 @@ impl Embedded {
             return;
         }
         self.ended = true;
-        self.shared.close();
+        self.shared.end();
         loop {
             let more = match self.driven.as_mut().map(|driven| &mut driven.shard) {
                 Some(AnyShard::Ring(shard)) => shard.give_up(),
@@ -126,14 +126,20 @@ impl Embedded {
             }
         }
         self.shared.shard_is_gone(0);
-        self.report();
+        if let Some(hook) = self.hook() {
+            hook.give_up();
+        }
     }
 
     /// Tells the application what was not delivered.
-    fn report(&self) {
-        if let Some(hook) = self.driven.as_ref().and_then(|driven| driven.hook.as_ref()) {
-            hook.report_waiting();
+    fn report(&mut self) {
+        if let Some(hook) = self.hook() {
+            hook.work();
         }
+    }
+
+    fn hook(&mut self) -> Option<&mut Hook> {
+        self.driven.as_mut()?.hook.as_mut()
     }
 
     /// Whether the producer was closed and everything is settled.
@@ -258,8 +264,8 @@ impl Builder {
             Names::Refused,
         );
         let hook = self
-            .on_undelivered
-            .map(|call| Hook::new(call, Arc::clone(&shared)));
+            .needs_hook()
+            .then(|| Hook::new(self.on_undelivered, Arc::clone(&shared), seed(1)));
         let producer = Producer::without_threads(Arc::clone(&shared), chosen);
         Ok((
             producer,

@@ -1,7 +1,8 @@
 //! Waiting for what was accepted before to be settled.
 //!
 //! A flush notes, for each lane with unsettled batches, the last batch it has begun, and is over
-//! when each has settled all up to that one. Records sent later do not prolong it.
+//! when each has settled all up to that one, and the dead letters that were made of these are
+//! settled too. Records sent later do not prolong it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::delivery::wake_all;
 use crate::lane::Lane;
+use crate::reports::Reports;
 use crate::sync::{AtomicUsize, Mutex};
 
 /// Who waits for batches to be settled.
@@ -56,20 +58,42 @@ impl Flushes {
 pub struct Flush {
     flushes: Arc<Flushes>,
     pending: Vec<(Arc<Lane>, u64)>,
+    /// Where dead letters are counted.
+    reports: Option<Arc<Reports>>,
+    /// Up to here they count: known once the lanes are done, as only then all that may become dead
+    /// letters is known.
+    letters_upto: Option<u64>,
 }
 
 impl Flush {
-    pub(crate) fn new(flushes: Arc<Flushes>, lanes: impl Iterator<Item = Arc<Lane>>) -> Self {
+    pub(crate) fn new(
+        flushes: Arc<Flushes>,
+        reports: Option<Arc<Reports>>,
+        lanes: impl Iterator<Item = Arc<Lane>>,
+    ) -> Self {
         let pending = lanes.filter_map(|lane| Some((lane.hurry()?, lane)));
         let pending = pending.map(|(target, lane)| (lane, target)).collect();
-        Self { flushes, pending }
+        Self {
+            flushes,
+            pending,
+            reports,
+            letters_upto: None,
+        }
     }
 
-    /// Lanes that are not done.
+    /// Lanes that are not done, or batches whose dead letters are not.
     pub(crate) fn pending(&mut self) -> usize {
         self.pending
             .retain(|(lane, target)| lane.settled() < *target);
-        self.pending.len()
+        match &self.reports {
+            Some(reports) if self.pending.is_empty() => {
+                let upto = self
+                    .letters_upto
+                    .get_or_insert_with(|| reports.origins_begun());
+                reports.origins_unsettled(*upto)
+            }
+            _ => self.pending.len(),
+        }
     }
 }
 
@@ -109,7 +133,7 @@ mod tests {
             .expect("memory");
         let lane = shared.lane_for_tests();
         let flushes = Arc::<Flushes>::default();
-        let flush = || Flush::new(Arc::clone(&flushes), [Arc::clone(&lane)].into_iter());
+        let flush = || Flush::new(Arc::clone(&flushes), None, [Arc::clone(&lane)].into_iter());
         let send = || -> Ticket {
             lane.append(&Record::value(b"v"), Watch::Nobody, &mut None)
                 .expect("room");

@@ -20,6 +20,7 @@ use ringpost_core::time::Time;
 use ringpost_memory::{Charge, Piece, Pool, SegmentMut};
 
 use crate::completions::{CompletionQueue, Tagged, Tags};
+use crate::dead_letter::{Letters, Origin};
 use crate::delivery::{BatchCompletion, Promise};
 use crate::driver::clock;
 use crate::record::{Record, Value};
@@ -69,7 +70,10 @@ struct Inner {
     begun: u64,
     /// Somebody waits for the lane to be empty.
     hurry: bool,
+    /// It takes nothing from the application.
     closed: bool,
+    /// It takes nothing at all, not even dead letters.
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -77,6 +81,13 @@ struct Open {
     batch: OpenBatch<SegmentMut>,
     ticket: Ticket,
     opened: Time,
+}
+
+impl Open {
+    fn add_buffer(&mut self, buffer: SegmentMut) {
+        self.ticket.memory += buffer.capacity();
+        self.batch.add_buffer(buffer);
+    }
 }
 
 #[derive(Debug)]
@@ -93,6 +104,10 @@ pub(crate) struct Ticket {
     pub(crate) tagged: Option<Tags>,
     /// Records nobody waits for.
     pub(crate) posted: u32,
+    /// Which of the records are dead letters.
+    pub(crate) letters: Option<Box<Letters>>,
+    /// What the batch holds of the producer's memory.
+    pub(crate) memory: usize,
     /// The batch's number in its lane, from 1.
     pub(crate) ordinal: u64,
     /// Held by all parts of a batch that was divided.
@@ -108,7 +123,15 @@ impl Ticket {
 
     /// The batch is divided: what belongs to its first `at` records stays, the rest is given back.
     pub(crate) fn divide(&mut self, at: u32) -> Self {
+        // What each holds is not known exactly; together they hold what they held.
+        let memory = self.memory / 2;
+        self.memory -= memory;
         Self {
+            memory,
+            letters: self
+                .letters
+                .as_mut()
+                .map(|letters| Box::new(letters.divide(at))),
             completion: self.completion.as_mut().map(|promise| promise.divide(at)),
             tagged: self.tagged.as_mut().map(|tags| tags.divide(at)),
             // Which of them were posted is not known: each part may have some.
@@ -144,6 +167,8 @@ pub(crate) enum Watch {
     Future,
     /// The queue, under this tag.
     Tag(u64),
+    /// Those who wait for dead letters: see [`Lane::append_letter`].
+    Letter,
 }
 
 /// Where a record's value comes from.
@@ -308,6 +333,29 @@ impl Lane {
         result
     }
 
+    /// Appends a dead letter, also when the lane is closed to the application. A shared value is
+    /// copied.
+    pub(crate) fn append_letter(
+        &self,
+        record: &Record<'_>,
+        origin: &Arc<Origin>,
+        grant: &mut Option<SegmentMut>,
+    ) -> Result<(), Refused> {
+        let mut leftovers = Leftovers::default();
+        let mut inner = self.lock();
+        let (value, watch) = (Source::Copied, Watch::Letter);
+        let (result, news) =
+            self.append_locked(&mut inner, record, value, watch, grant, &mut leftovers);
+        if let (Ok(appended), Some(open)) = (&result, &mut inner.open) {
+            let letters = open.ticket.letters.get_or_insert_default();
+            letters.push(appended.index, origin);
+        }
+        drop(inner);
+        self.clear_away(leftovers);
+        self.tell(news);
+        result.map(drop)
+    }
+
     /// Appends records of this partition as long as they fit, under one lock.
     pub(crate) fn extend<'r>(&self, records: impl Iterator<Item = &'r Record<'r>>) -> Extension {
         let mut extension = Extension::default();
@@ -400,6 +448,8 @@ impl Lane {
                 open.ticket.posted += 1;
                 None
             }
+            // Noted by who appends them.
+            Watch::Letter => None,
             Watch::Future => {
                 let new = || Promise::new(self.partition);
                 Some(open.ticket.completion.get_or_insert_with(new).share())
@@ -430,7 +480,7 @@ impl Lane {
         grant: &mut Option<SegmentMut>,
         leftovers: &mut Leftovers,
     ) -> (Result<Appended, Refused>, News) {
-        if inner.closed {
+        if inner.ended || (inner.closed && !matches!(watch, Watch::Letter)) {
             return (Err(Refused::Closed), News::None);
         }
         let was_empty = inner.bytes == 0;
@@ -483,7 +533,10 @@ impl Lane {
             };
             let index = match shared {
                 None => open.batch.append(&fields, &size),
-                Some((value, spare)) => open.batch.append_shared(&fields, &size, value, spare),
+                Some((value, spare)) => {
+                    open.ticket.memory += value.len() + spare.capacity();
+                    open.batch.append_shared(&fields, &size, value, spare)
+                }
             };
             if index == 0 {
                 inner.begun += 1;
@@ -545,15 +598,14 @@ impl Lane {
         };
         self.check_size(bytes)?;
         if let Some(granted) = grant.take_if(|grant| grant.capacity() >= at_least) {
-            open.batch.add_buffer(granted);
+            open.add_buffer(granted);
             return Ok(None);
         }
         let pool = &self.settings.pool;
         let wished = open.batch.next_buffer_bytes(at_least);
         // Near the bound a smaller buffer is better than none.
         let buffer = pool.try_take(wished).or_else(|| pool.try_take(at_least));
-        open.batch
-            .add_buffer(buffer.ok_or(Refused::Memory { bytes: at_least })?);
+        open.add_buffer(buffer.ok_or(Refused::Memory { bytes: at_least })?);
         Ok(None)
     }
 
@@ -575,7 +627,7 @@ impl Lane {
                 leftovers.spare = Some(spare);
                 return Err(full());
             };
-            open.batch.add_buffer(before);
+            open.add_buffer(before);
         }
         Ok(spare)
     }
@@ -701,9 +753,16 @@ impl Lane {
         (self.settled() < begun).then_some(begun)
     }
 
-    /// Refuses records from now on.
+    /// Refuses the application's records from now on.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
+    }
+
+    /// Refuses everything from now on.
+    pub(crate) fn end(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.ended = true;
     }
 
     /// Batches begun so far.
@@ -720,6 +779,7 @@ impl Lane {
     pub(crate) fn bury(&self) -> Vec<(CutBatch<SegmentMut>, Ticket)> {
         let mut inner = self.lock();
         inner.closed = true;
+        inner.ended = true;
         inner.cut_open();
         inner.bytes = 0;
         let cut = std::mem::take(&mut inner.cut);

@@ -20,6 +20,7 @@ use crate::driver::{
 };
 use crate::error::{FlushTimeout, StartError, TopicError, WarmUpError};
 use crate::flush::Flush;
+use crate::hook::Hook;
 use crate::placement::{self, Place};
 use crate::purge::{Purge, Purging};
 use crate::resolver::Resolver;
@@ -27,7 +28,6 @@ use crate::shard::{Command, Shard, ShardSettings, ShardShared};
 use crate::shared::{Routing, Shared, SharedParts};
 use crate::stats::{Settled, Stats};
 use crate::topic::Topic;
-use crate::undelivered::Hook;
 use crate::warm_up::{Duty, Warm, WarmUp};
 
 /// A producer. `Send + Sync + Clone`; clones are the same producer.
@@ -200,6 +200,7 @@ impl Producer {
     pub fn close(&self, timeout: Duration) -> CloseReport {
         self.handle.shared.close();
         let in_time = self.handle.flush(timeout).is_ok();
+        self.handle.shared.end();
         self.handle.stop_shards();
         self.handle.join();
         let total = self.stats().total();
@@ -240,12 +241,14 @@ impl Producer {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = &self.handle.shared;
+        let of_letters = |what: fn(&Pool) -> usize| shared.letter_pool.as_ref().map_or(0, what);
         Stats {
             driver: self.handle.driver.kind.name(),
             driver_reason: self.handle.driver.reason.clone(),
-            memory_in_use: shared.pool.in_use(),
-            memory_high_water: shared.pool.high_water(),
+            memory_in_use: shared.pool.in_use() + of_letters(Pool::in_use),
+            memory_high_water: shared.pool.high_water() + of_letters(Pool::high_water),
             memory_waiters: shared.pool.waiting(),
+            dead_letters: shared.reports.dead_letters(),
             undelivered_dropped: shared.reports.dropped(),
             callback_panics: shared
                 .callback_panics
@@ -306,7 +309,7 @@ impl Drop for Handle {
         if self.process != std::process::id() {
             return;
         }
-        self.shared.close();
+        self.shared.end();
         self.stop_shards();
         // Nobody waits for the threads; the last shard to end stops the controller, and the hook's
         // thread ends when all was reported.
@@ -360,8 +363,12 @@ impl Builder {
             .map(|index| self.shard_settings(index))
             .collect();
         let mut hook = None;
-        if let Some(call) = self.on_undelivered {
-            let run = Hook::new(call, Arc::clone(&shared));
+        if self.needs_hook() {
+            let run = Hook::new(
+                self.on_undelivered,
+                Arc::clone(&shared),
+                seed(usize::MAX - 1),
+            );
             let thread = thread::Builder::new()
                 .name("ringpost-hook".into())
                 .spawn(move || run.run())
@@ -415,7 +422,14 @@ impl Builder {
     ) -> Result<Arc<Shared>, StartError> {
         // One segment must hold the largest record, and one record must not need all the memory.
         let largest = self.request_bytes_max.next_power_of_two().min(self.memory);
-        let pool = Pool::new(self.memory, largest).map_err(|error| system("memory", error))?;
+        let letters = self.letter_memory();
+        let memory = self.memory - letters.unwrap_or(0);
+        let pool =
+            Pool::new(memory, largest.min(memory)).map_err(|error| system("memory", error))?;
+        let letter_pool = letters
+            .map(|bytes| Pool::new(bytes, largest.min(bytes)))
+            .transpose()
+            .map_err(|error| system("memory", error))?;
         let shards = wakers
             .into_iter()
             .enumerate()
@@ -437,7 +451,8 @@ impl Builder {
                 client_id_len: self.client_id.len(),
                 max_block: self.max_block,
                 connect_timeout: self.connect_timeout,
-                reports_undelivered: self.on_undelivered.is_some(),
+                reports: self.report_settings(memory / 4),
+                letter_pool,
             },
         ))
     }

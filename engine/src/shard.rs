@@ -19,7 +19,6 @@ use ringpost_core::directory::Directory;
 use ringpost_core::dispatch::{Action, Backlog, Dispatcher, Settled, Supply, Take};
 use ringpost_core::id::{LaneId, PartitionId, ProducerIdentity};
 use ringpost_core::limits;
-use ringpost_core::outcome::Verdict;
 use ringpost_core::seal::Squeeze;
 use ringpost_core::settings::Settings;
 use ringpost_core::time::Time;
@@ -35,7 +34,6 @@ use crate::ready::{LANES_MAX, ReadySet};
 use crate::shared::Shared;
 use crate::squeeze::Squeezer;
 use crate::stats::ShardCounters;
-use crate::undelivered::Undelivered;
 use crate::wake::{NEVER_NS, SleepGate};
 use crate::warm_up::Duty;
 
@@ -511,18 +509,11 @@ impl<D: Driver> Shard<D> {
         let Some(lane) = self.supply.lane(settled.lane) else {
             return;
         };
-        let failed = matches!(verdict, Verdict::NotWritten(_) | Verdict::Unknown(_));
-        if failed
-            && self.producer.reports.are_wanted()
-            && ticket.is_unwatched()
-            && let Some(batch) = settled.undelivered
-        {
-            self.producer.reports.put(Undelivered {
-                topic: Arc::clone(&lane.topic),
-                partition: lane.partition,
-                verdict: verdict.clone(),
-                batch,
-            });
+        let reports = &self.producer.reports;
+        match (settled.undelivered, &ticket.letters) {
+            (Some(batch), _) => reports.undelivered(lane, &verdict, &mut ticket, batch),
+            (None, Some(letters)) => reports.letters_written(letters),
+            (None, None) => {}
         }
         let (ordinal, is_last) = (ticket.ordinal, ticket.is_last_part());
         self.producer.count_panics(ticket.settle(verdict));
@@ -887,7 +878,7 @@ mod interleavings {
                         model.append(0, |_| Watch::Nobody);
                         let lanes = model.lanes.iter().cloned();
                         let before: Vec<_> = lanes.clone().map(|lane| lane.begun()).collect();
-                        run(Flush::new(Arc::clone(&model.flushes), lanes));
+                        run(Flush::new(Arc::clone(&model.flushes), None, lanes));
                         for (lane, begun) in model.lanes.iter().zip(before) {
                             assert!(lane.settled() >= begun, "flushed too early");
                         }

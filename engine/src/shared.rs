@@ -30,8 +30,8 @@ use crate::flush::{Flush, Flushes};
 use crate::lane::{Lane, LaneSettings, Ticket};
 use crate::purge::{Purge, Purging};
 use crate::ready::LANES_MAX;
+use crate::reports::{ReportSettings, Reports};
 use crate::shard::{Command, ShardShared};
-use crate::undelivered::{Reports, Undelivered};
 
 /// See the module's doc.
 pub(crate) struct Shared {
@@ -44,7 +44,11 @@ pub(crate) struct Shared {
     pub(crate) routing: Arc<Routing>,
     pub(crate) max_block: Duration,
     pub(crate) connect_timeout: Duration,
-    pub(crate) reports: Reports,
+    pub(crate) reports: Arc<Reports>,
+    /// Memory that is set aside for dead letters.
+    pub(crate) letter_pool: Option<Pool>,
+    /// The dead-letter topic was asked for.
+    letters_wanted: AtomicBool,
     pub(crate) callback_panics: AtomicU64,
     lane_settings: Arc<LaneSettings>,
     topics: Mutex<Topics>,
@@ -171,7 +175,8 @@ pub(crate) struct SharedParts {
     pub(crate) client_id_len: usize,
     pub(crate) max_block: Duration,
     pub(crate) connect_timeout: Duration,
-    pub(crate) reports_undelivered: bool,
+    pub(crate) reports: ReportSettings,
+    pub(crate) letter_pool: Option<Pool>,
 }
 
 impl Shared {
@@ -196,7 +201,7 @@ impl Shared {
         };
         let running = AtomicUsize::new(shards.len());
         // The controller ends what it cannot hand over.
-        let reports = Reports::new(parts.reports_undelivered, shards.len() + 1);
+        let reports = Arc::new(Reports::new(parts.reports, shards.len() + 1));
         Arc::new(Self {
             shards,
             cluster: ArcSwap::default(),
@@ -208,6 +213,8 @@ impl Shared {
             max_block: parts.max_block,
             connect_timeout: parts.connect_timeout,
             reports,
+            letter_pool: parts.letter_pool,
+            letters_wanted: AtomicBool::new(false),
             callback_panics: AtomicU64::new(0),
             lane_settings,
             topics: Mutex::new(topics),
@@ -222,6 +229,11 @@ impl Shared {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// A topic whose partitions are known, also when the producer is closed.
+    pub(crate) fn known_topic(&self, name: &str) -> Option<Arc<TopicState>> {
+        self.topics().known.get(name).map(Arc::clone)
     }
 
     /// A topic, once its partitions are known.
@@ -249,6 +261,12 @@ impl Shared {
                 .push(Arc::clone(&wait));
             drop(topics);
             self.inbox.put(Request::Want(name));
+            // The first letter should not have to wait for it.
+            if let Some(letters) = self.reports.dead_letter_topic()
+                && !self.letters_wanted.swap(true, Ordering::Relaxed)
+            {
+                self.inbox.put(Request::Want(Arc::clone(letters)));
+            }
         }
         TopicFuture(wait)
     }
@@ -370,7 +388,8 @@ impl Shared {
     }
 
     pub(crate) fn flush(&self) -> Flush {
-        Flush::new(Arc::clone(&self.flushes), self.lanes().into_iter())
+        let (flushes, reports) = (Arc::clone(&self.flushes), Arc::clone(&self.reports));
+        Flush::new(flushes, Some(reports), self.lanes().into_iter())
     }
 
     /// Tells all shards to give up what their lanes have, or those of one topic.
@@ -406,6 +425,14 @@ impl Shared {
         first
     }
 
+    /// Takes nothing at all any more, not even dead letters.
+    pub(crate) fn end(&self) {
+        self.close();
+        for lane in self.lanes() {
+            lane.end();
+        }
+    }
+
     /// A shard is gone, by a panic or because the kernel failed it: what it had is `Unknown` or
     /// `NotWritten`, nothing waits for it any more, and its lanes take nothing.
     pub(crate) fn shard_is_gone(&self, shard: usize) {
@@ -438,18 +465,11 @@ impl Shared {
     }
 
     /// Ends a batch that never left its lane.
-    fn bury(&self, lane: &Lane, cut: CutBatch<SegmentMut>, ticket: Ticket) {
+    fn bury(&self, lane: &Lane, cut: CutBatch<SegmentMut>, mut ticket: Ticket) {
         let verdict = Verdict::NotWritten(Failure::new(Why::ShardLost));
         lane.shard.counters.not_written(cut.records);
-        if self.reports.are_wanted() && ticket.is_unwatched() {
-            let (batch, _) = seal(cut, &mut Plain, Vec::new());
-            self.reports.put(Undelivered {
-                topic: Arc::clone(&lane.topic),
-                partition: lane.partition,
-                verdict: verdict.clone(),
-                batch,
-            });
-        }
+        let (batch, _) = seal(cut, &mut Plain, Vec::new());
+        self.reports.undelivered(lane, &verdict, &mut ticket, batch);
         self.count_panics(ticket.settle(verdict));
     }
 }
@@ -485,7 +505,7 @@ pub(crate) const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Whether a topic can have this name: Kafka's `Topic.validate`. Asked here, because brokers are
 /// asked for all wanted topics at a time, and a name that does not even fit a request must not
 /// cost the others theirs.
-fn is_topic_name(name: &str) -> bool {
+pub(crate) fn is_topic_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=TOPIC_NAME_BYTES_MAX).contains(&name.len())
         && name != "."

@@ -25,12 +25,27 @@ pub struct Stats {
     pub memory_high_water: usize,
     /// Senders that wait for memory, now.
     pub memory_waiters: usize,
+    /// Dead letters.
+    pub dead_letters: DeadLetterStats,
     /// Batches whose loss could not be reported to `on_undelivered`, because its queue was full.
     pub undelivered_dropped: u64,
     /// Panics of the application's code that were caught: of `on_undelivered`, and of wakers.
     pub callback_panics: u64,
     /// Shard by shard.
     pub shards: Vec<ShardStats>,
+}
+
+/// What became of dead letters. See [`dead_letter`](crate::dead_letter).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeadLetterStats {
+    /// Dead letters that were written. They count as acknowledged records too.
+    pub written: u64,
+    /// Dead letters that were not, or perhaps not, written: reported to `on_undelivered`.
+    pub failed: u64,
+    /// Records that became none, because too much memory was held by others that were to.
+    pub dropped: u64,
+    /// Batches of failed records whose dead letters are not settled, now.
+    pub batches_unsettled: usize,
 }
 
 /// How records ended so far: [`Stats`] without the histograms, cheap enough to look every few

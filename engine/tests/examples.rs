@@ -8,7 +8,8 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use ringpost_broker::{Server, ServerConfig};
+use ringpost_broker::{PartitionFault, Server, ServerConfig};
+use ringpost_codec::kafka::ErrorCode;
 
 fn example(name: &str, args: &[&str]) -> Command {
     let own = std::env::current_exe().expect("it runs");
@@ -59,6 +60,24 @@ fn send_one_prints_where_the_record_is() {
         );
     }
     assert!(server.shutdown().is_clean());
+}
+
+#[test]
+fn dead_letters_prints_what_became_of_the_record() {
+    let server = broker();
+    server.with(|broker| {
+        let refused = PartitionFault::ErrorBefore(ErrorCode::INVALID_RECORD);
+        broker.faults().next_batch("topic", 0, refused);
+    });
+    let args = [&*server.bootstrap(), "topic", "topic-dead", "hello"];
+    assert_eq!(
+        output("dead_letters", &args),
+        "not written: the broker refused it (sent once)\n1 dead letters in topic-dead\n"
+    );
+    assert_eq!(
+        output("dead_letters", &args),
+        "acknowledged\n0 dead letters in topic-dead\n"
+    );
 }
 
 #[test]

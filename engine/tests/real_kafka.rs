@@ -43,6 +43,10 @@ fn create(topic: &str) {
 }
 
 fn script(path: &str, args: &[&str]) {
+    print!("{}", script_output(path, args));
+}
+
+fn script_output(path: &str, args: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let output = Command::new(root.join(path))
         .args(args)
@@ -54,7 +58,7 @@ fn script(path: &str, args: &[&str]) {
         output.status.success(),
         "{path} {args:?} failed:\n{text}{errors}"
     );
-    print!("{text}");
+    text.into_owned()
 }
 
 /// Kafka's own consumer finds exactly what the history says.
@@ -351,6 +355,85 @@ fn w5_every_produce_version() {
         producer.close(Duration::from_secs(30));
     }
     read_back(&topic_name, &history);
+}
+
+/// A record the broker refuses for good is in the dead-letter topic with its key, value and headers
+/// and with where it comes from, as Kafka's console consumer prints it.
+#[test]
+fn r1_a_dead_letter_as_another_client_reads_it() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (topic_name, dead_name) = (fresh("refusing"), fresh("dead"));
+    let dir = environment("RINGPOST_KAFKA_DIR");
+    for (name, config) in [
+        (&topic_name, "max.message.bytes=1000"),
+        (&dead_name, "max.message.bytes=100000"),
+    ] {
+        let create = ["topic", &dir, name, "--partitions", "1", "--config", config];
+        script("scripts/kafka", &create);
+    }
+    let producer = Producer::builder()
+        .bootstrap(environment("RINGPOST_BOOTSTRAP"))
+        .dead_letter_topic(&*dead_name)
+        .build()
+        .expect("a producer");
+    let topic = producer
+        .topic_blocking(&topic_name)
+        .expect("the topic was created");
+    let headers = [Header {
+        key: "trace",
+        value: Some(b"7f"),
+    }];
+    let value = "too-large-".repeat(200);
+    let record = Record::keyed(b"user-7", value.as_bytes()).headers(&headers);
+    let outcome = topic.send_blocking(record).expect("room").wait();
+    assert!(matches!(outcome, Outcome::NotWritten(_)), "{outcome:?}");
+    let report = producer.close(Duration::from_secs(30));
+    assert!(report.in_time && report.records_acked == 1, "{report:?}");
+    assert_eq!(producer.stats().dead_letters.written, 1);
+
+    let consumer = match environment("RINGPOST_KAFKA_VERSION") {
+        version if version.starts_with("3.6") => "kafka.tools.ConsoleConsumer",
+        _ => "org.apache.kafka.tools.consumer.ConsoleConsumer",
+    };
+    let bootstrap = environment("RINGPOST_BOOTSTRAP");
+    let printed = script_output(
+        "scripts/kafka",
+        &[
+            "tool",
+            &dir,
+            consumer,
+            "--bootstrap-server",
+            &bootstrap,
+            "--topic",
+            &dead_name,
+            "--from-beginning",
+            "--max-messages",
+            "1",
+            "--timeout-ms",
+            "60000",
+            "--property",
+            "print.headers=true",
+            "--property",
+            "print.key=true",
+        ],
+    );
+    let line = printed
+        .lines()
+        .find(|line| line.starts_with("trace:7f,"))
+        .unwrap_or_else(|| panic!("no such record in {printed:?}"));
+    let mut fields = line.split('\t');
+    let headers = fields.next().expect("headers");
+    for part in [
+        format!("ringpost.dead-letter.topic:{topic_name},"),
+        "ringpost.dead-letter.partition:0,".into(),
+        "ringpost.dead-letter.outcome:not-written,".into(),
+        "ringpost.dead-letter.attempts:1,".into(),
+        "MESSAGE_TOO_LARGE".into(),
+    ] {
+        assert!(headers.contains(&part), "{part} in {headers}");
+    }
+    assert_eq!(fields.next(), Some("user-7"));
+    assert_eq!(fields.next(), Some(value.as_str()));
 }
 
 /// What a real broker says to bad input, and how it is told.

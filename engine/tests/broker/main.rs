@@ -11,6 +11,7 @@ mod support;
 mod bad_input;
 mod closing;
 mod content;
+mod dead_letters;
 mod embedded;
 mod memory;
 mod network;
