@@ -39,6 +39,8 @@ pub(crate) struct PartitionAnswer {
     pub(crate) error: ErrorCode,
     pub(crate) base_offset: i64,
     pub(crate) log_start_offset: i64,
+    /// −1 unless the batch has come again: then the latest timestamp in it, as in Kafka.
+    pub(crate) log_append_time_ms: i64,
     /// The records at fault, by their places in the batch.
     pub(crate) records: Vec<i32>,
     pub(crate) message: Option<&'static str>,
@@ -58,6 +60,7 @@ impl PartitionAnswer {
             error,
             base_offset: -1,
             log_start_offset: -1,
+            log_append_time_ms: -1,
             records: Vec::new(),
             message: None,
             leader: None,
@@ -76,6 +79,23 @@ impl PartitionAnswer {
         Self {
             leader: Some((leader, leader_epoch)),
             ..Self::error(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+        }
+    }
+
+    /// Refused by the log, whose start is told.
+    fn refused_by_log(error: ErrorCode, log_start_offset: i64) -> Self {
+        Self {
+            log_start_offset,
+            ..Self::error(error)
+        }
+    }
+
+    fn refusal(refusal: Refusal, log_start_offset: i64) -> Self {
+        Self {
+            log_start_offset: if refusal.by_log { log_start_offset } else { -1 },
+            records: refusal.records,
+            message: Some(refusal.message),
+            ..Self::error(refusal.code)
         }
     }
 
@@ -140,6 +160,9 @@ impl Broker {
             };
             answer.awaited = None;
             answer.error = answer.pretended.unwrap_or(error);
+            if answer.error == ErrorCode::NOT_LEADER_OR_FOLLOWER {
+                answer.leader = self.leader_known_to(node_id, awaited.place);
+            }
             self.counters.refused += u64::from(!answer.error.is_ok());
         }
         all
@@ -173,6 +196,15 @@ impl Broker {
         })
     }
 
+    /// Who leads a partition, and since which epoch, as far as a node knows.
+    fn leader_known_to(&self, node_id: i32, place: Place) -> Option<(i32, i32)> {
+        let view = self.views.get(&node_id);
+        match view.and_then(|view| view.partition(place.0, place.1)) {
+            Some(seen) => Some((seen.leader, seen.leader_epoch)),
+            None => self.partition(place).map(|p| (p.leader, p.leader_epoch)),
+        }
+    }
+
     fn append(
         &mut self,
         node_id: i32,
@@ -185,9 +217,8 @@ impl Broker {
         };
         let request = self.counters.requests;
         let Some(topic) = self.topics.get_mut(&place.0) else {
-            return Ok(PartitionAnswer::error(
-                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-            ));
+            // Deleted, though the node has not heard of it.
+            return Ok(PartitionAnswer::error(unknown(&offer)));
         };
         let fault = self.faults.take_batch(&topic.name, offer.partition);
         let fault = fault.or_else(|| self.faults.of_node(node_id));
@@ -223,14 +254,13 @@ impl Broker {
         if answer.base_offset < 0 {
             return Ok(answer); // refused
         }
+        // As in Kafka, an error after the append carries the offset all the same.
         Ok(match fault {
             Some(PartitionFault::ErrorAfter(code)) if answer.awaited.is_some() => PartitionAnswer {
-                base_offset: -1,
-                log_start_offset: -1,
                 pretended: Some(code),
                 ..answer
             },
-            Some(PartitionFault::ErrorAfter(code)) => PartitionAnswer::error(code),
+            Some(PartitionFault::ErrorAfter(error)) => PartitionAnswer { error, ..answer },
             Some(PartitionFault::OmitAfter) => PartitionAnswer {
                 omitted: true,
                 ..answer
@@ -251,12 +281,7 @@ impl Broker {
             TopicRef::Name(name) => names.get(name).copied(),
             TopicRef::Id(id) => Some(id),
         };
-        let unknown = match offer.topic {
-            TopicRef::Name(name) if !is_valid_name(name) => ErrorCode::INVALID_TOPIC_EXCEPTION,
-            TopicRef::Name(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-            TopicRef::Id(_) => ErrorCode::UNKNOWN_TOPIC_ID,
-        };
-        let id = id.filter(known).ok_or(unknown)?;
+        let id = id.filter(known).ok_or_else(|| unknown(offer))?;
         let index =
             usize::try_from(offer.partition).map_err(|_| ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         if view.is_some_and(|view| view.partition(id, index).is_none()) {
@@ -310,28 +335,29 @@ impl Broker {
             && acks == -1
             && !replicas.enough(replicas.isr.len())
         {
-            return PartitionAnswer::error(ErrorCode::NOT_ENOUGH_REPLICAS);
+            let log_start = partition.own.log.start();
+            return PartitionAnswer::refused_by_log(ErrorCode::NOT_ENOUGH_REPLICAS, log_start);
         }
         let mut batch = match offer.batch {
             Ok(batch) => batch,
             Err(refusal) => {
                 counters.corrupt += u64::from(refusal.corrupt);
-                return PartitionAnswer {
-                    records: refusal.records,
-                    message: Some(refusal.message),
-                    ..PartitionAnswer::error(refusal.code)
-                };
+                return PartitionAnswer::refusal(refusal, partition.own.log.start());
             }
         };
         let records = batch.records;
         let base_offset = match partition.own.producers.judge(&batch, config) {
             Verdict::Refuse(code) => {
                 counters.out_of_sequence += 1;
-                return PartitionAnswer::error(code);
+                return PartitionAnswer::refused_by_log(code, partition.own.log.start());
             }
-            Verdict::Duplicate(base_offset) => {
+            Verdict::Duplicate(twin) => {
                 counters.retries_recognised += 1;
-                base_offset
+                let end = twin.base_offset + i64::from(records);
+                return PartitionAnswer {
+                    log_append_time_ms: twin.timestamp,
+                    ..answer_at(partition, place, acks, (twin.base_offset, end))
+                };
             }
             Verdict::Append => {
                 counters.batches += 1;
@@ -396,7 +422,7 @@ impl Broker {
     ) -> PartitionAnswer {
         let batch = match offer.batch {
             Ok(batch) => batch,
-            Err(refusal) => return PartitionAnswer::error(refusal.code),
+            Err(refusal) => return PartitionAnswer::refusal(refusal, -1),
         };
         self.appends += 1;
         let serial = self.appends;
@@ -406,7 +432,9 @@ impl Broker {
                 return;
             };
             if acks == -1 && !replicas.enough(isr.len()) {
-                answer = PartitionAnswer::error(ErrorCode::NOT_ENOUGH_REPLICAS);
+                let log_start = partition.own.log.start();
+                let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+                answer = PartitionAnswer::refused_by_log(code, log_start);
                 return;
             }
             let own = if replicas.home == node_id {
@@ -417,19 +445,26 @@ impl Broker {
                 return;
             };
             let records = i64::from(batch.records);
+            let mut log_append_time_ms = -1;
             let base_offset = match own.producers.judge(&batch, around.config) {
                 Verdict::Refuse(code) => {
-                    answer = PartitionAnswer::error(code);
+                    answer = PartitionAnswer::refused_by_log(code, own.log.start());
                     return;
                 }
-                Verdict::Duplicate(base_offset) => base_offset,
+                Verdict::Duplicate(twin) => {
+                    log_append_time_ms = twin.timestamp;
+                    twin.base_offset
+                }
                 Verdict::Append => {
                     let most = around.config.producers_max;
                     let bytes = Some(offer.bytes.unwrap_or_default());
                     own.append(batch, leader_epoch, serial, bytes, most)
                 }
             };
-            answer = PartitionAnswer::written(base_offset, own.log.start());
+            answer = PartitionAnswer {
+                log_append_time_ms,
+                ..PartitionAnswer::written(base_offset, own.log.start())
+            };
             // Alone in its in-sync set, as far as it knows, it needs to wait for nobody.
             if acks == -1 && isr != [node_id] {
                 answer.awaited = Some(Awaited {
@@ -440,6 +475,15 @@ impl Broker {
             }
         });
         answer
+    }
+}
+
+/// What is said of a topic that is not known.
+fn unknown(offer: &Offer<'_>) -> ErrorCode {
+    match offer.topic {
+        TopicRef::Name(name) if !is_valid_name(name) => ErrorCode::INVALID_TOPIC_EXCEPTION,
+        TopicRef::Name(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        TopicRef::Id(_) => ErrorCode::UNKNOWN_TOPIC_ID,
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Refusal {
     pub(crate) records: Vec<i32>,
     /// Whether the bytes are damaged (and not merely unwelcome).
     pub(crate) corrupt: bool,
+    /// Whether Kafka's log refuses it: then the answer tells where the log starts.
+    pub(crate) by_log: bool,
 }
 
 impl Refusal {
@@ -46,15 +48,21 @@ impl Refusal {
             message,
             records: Vec::new(),
             corrupt: false,
+            by_log: false,
         }
     }
 
     fn corrupt(code: ErrorCode, message: &'static str) -> Self {
         Self {
-            code,
-            message,
-            records: Vec::new(),
             corrupt: true,
+            ..Self::unwelcome(code, message)
+        }
+    }
+
+    fn invalid(message: &'static str) -> Self {
+        Self {
+            by_log: true,
+            ..Self::corrupt(ErrorCode::INVALID_RECORD, message)
         }
     }
 }
@@ -71,6 +79,7 @@ const TOO_LATE: Refusal = Refusal {
     message: "a record is stamped too far ahead of the broker's clock",
     records: Vec::new(),
     corrupt: false,
+    by_log: true,
 };
 
 /// Looks at the records field of one partition in a Produce request.
@@ -169,7 +178,7 @@ fn exactly_one_batch(bytes: &[u8]) -> Result<BatchView<'_>, Refusal> {
 }
 
 fn check_header(header: &BatchHeader) -> Result<(), Refusal> {
-    let invalid = |message| Err(Refusal::corrupt(ErrorCode::INVALID_RECORD, message));
+    let invalid = |message| Err(Refusal::invalid(message));
     if header.record_count < 1 || header.last_offset_delta != header.record_count - 1 {
         return invalid("record count and last offset delta do not agree");
     }
@@ -203,7 +212,7 @@ fn walk(
 ) -> Result<(), Refusal> {
     let at = |record, message| Refusal {
         records: vec![record],
-        ..Refusal::corrupt(ErrorCode::INVALID_RECORD, message)
+        ..Refusal::invalid(message)
     };
     let mut rest = body;
     for index in 0..count {

@@ -189,6 +189,7 @@ fn result(partition: i32, answer: &PartitionAnswer) -> PartitionResult<'static> 
     PartitionResult {
         base_offset: answer.base_offset,
         log_start_offset: answer.log_start_offset,
+        log_append_time_ms: answer.log_append_time_ms,
         record_errors: answer
             .records
             .iter()

@@ -31,16 +31,24 @@ fn distance_ahead(from: i32, to: i32) -> Option<i32> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Append,
-    /// Already there, at this offset.
-    Duplicate(i64),
+    /// Already there.
+    Duplicate(Twin),
     Refuse(ErrorCode),
+}
+
+/// Where a batch lies that has come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Twin {
+    pub(crate) base_offset: i64,
+    /// The latest timestamp in it: Kafka puts it into the answer as the time of append.
+    pub(crate) timestamp: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Remembered {
     first: i32,
     last: i32,
-    base_offset: i64,
+    at: Twin,
 }
 
 #[derive(Debug, Clone)]
@@ -90,7 +98,7 @@ impl Producers {
             .iter()
             .find(|b| b.first == batch.base_sequence && b.last == last);
         if let Some(twin) = twin {
-            return Verdict::Duplicate(twin.base_offset);
+            return Verdict::Duplicate(twin.at);
         }
         if batch.base_sequence == known.next {
             return Verdict::Append;
@@ -134,7 +142,10 @@ impl Producers {
         known.window.push(Remembered {
             first: batch.base_sequence,
             last,
-            base_offset,
+            at: Twin {
+                base_offset,
+                timestamp: batch.max_timestamp,
+            },
         });
         known.next = sequence_after(last, 1);
         known.last_timestamp = batch.max_timestamp;
@@ -176,6 +187,13 @@ mod tests {
         }
     }
 
+    fn duplicate(base_offset: i64) -> Verdict {
+        Verdict::Duplicate(Twin {
+            base_offset,
+            timestamp: 0,
+        })
+    }
+
     fn offer(p: &mut Producers, b: &BatchFacts, offset: i64) -> Verdict {
         let verdict = p.judge(b, &BrokerConfig::default());
         if verdict == Verdict::Append {
@@ -195,7 +213,7 @@ mod tests {
         }
         for i in 1..6 {
             let verdict = offer(&mut p, &batch(0, i * 10, 10), 999);
-            assert_eq!(verdict, Verdict::Duplicate(i64::from(i) * 10));
+            assert_eq!(verdict, duplicate(i64::from(i) * 10));
         }
         let old = batch(0, 0, 10);
         let refused = Verdict::Refuse(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
@@ -263,7 +281,7 @@ mod tests {
         // MAX-1, MAX, 0, 1
         let across = batch(0, i32::MAX - 1, 4);
         assert_eq!(offer(&mut p, &across, 3), Verdict::Append);
-        assert_eq!(offer(&mut p, &across, 9), Verdict::Duplicate(3));
+        assert_eq!(offer(&mut p, &across, 9), duplicate(3));
         assert_eq!(offer(&mut p, &batch(0, 2, 1), 7), Verdict::Append);
         assert_eq!(sequence_after(i32::MAX, 1), 0);
     }

@@ -47,7 +47,7 @@ fn an_error_before_leaves_nothing_and_one_after_leaves_the_batch() {
     assert_eq!(answers[1].error_code, 0, "the neighbour is spared");
     assert_eq!(c.broker.report().next_offset("t", 0), Some(0));
     assert_eq!(c.produce_one(&BatchOf::records(1)), (ErrorCode::NONE, 0));
-    assert_eq!(c.produce_one(&BatchOf::records(1)), (code, -1));
+    assert_eq!(c.produce_one(&BatchOf::records(1)), (code, 1));
     assert_eq!(c.broker.report().next_offset("t", 0), Some(2));
     assert_eq!(c.produce_one(&BatchOf::records(1)), (ErrorCode::NONE, 2));
 }

@@ -11,4 +11,5 @@ mod faults;
 mod hostile;
 mod produce;
 mod reading;
+mod scripts;
 mod server;

@@ -16,6 +16,8 @@ use ringpost_codec::record::{Header, encode, record_size};
 use ringpost_codec::record_batch::{Attributes, BATCH_HEADER_LEN, BatchHeader};
 use uuid::Uuid;
 
+pub(crate) mod script;
+
 /// The pretend wall clock of the tests: some day in 2026.
 pub(crate) const NOW: i64 = 1_790_000_000_000;
 
@@ -122,6 +124,11 @@ pub(crate) struct Produce<'a> {
 impl Produce<'_> {
     /// As the engine writes it.
     pub(crate) fn by_codec(&self, correlation_id: i32) -> Vec<u8> {
+        self.by_codec_waiting(correlation_id, 1000)
+    }
+
+    /// The same with another timeout.
+    pub(crate) fn by_codec_waiting(&self, correlation_id: i32, timeout_ms: i32) -> Vec<u8> {
         let version = self.version;
         let topic = match version {
             13.. => TopicRef::Id(self.topic_id),
@@ -134,7 +141,7 @@ impl Produce<'_> {
             client_id: Some("codec"),
             transactional_id: None,
             acks: self.acks,
-            timeout_ms: 1000,
+            timeout_ms,
             topic_count: 1,
         };
         let length = produce::put_request_head(&mut out, &head);
