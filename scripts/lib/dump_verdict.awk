@@ -4,8 +4,9 @@
 #   -v expected=N   how many files must have been dumped
 #
 # Damage: a batch whose CRC is wrong, bytes that are no batch, offsets with a gap, a batch that does
-# not hold the records it claims, an exception, a file that was not reached, and a batch whose first
-# sequence number does not follow its producer's last one (a record written twice, or one missing).
+# not hold the records it claims, an exception, a file that was not reached, a batch whose first
+# sequence number does not follow its producer's last one (a record written twice, or one missing), a
+# later epoch of a producer id that does not begin at sequence 0, and an epoch that falls.
 
 function damage(what) {
   damages++
@@ -48,6 +49,13 @@ function close_batch() {
     producer = partition SUBSEP value_of("producerId") SUBSEP value_of("producerEpoch")
     if (producer in next_sequence && sequence != next_sequence[producer])
       damage(file ": " batch " starts at sequence " sequence ", expected " next_sequence[producer])
+    epoch = value_of("producerEpoch") + 0
+    identity = partition SUBSEP value_of("producerId")
+    if (identity in last_epoch && epoch < last_epoch[identity])
+      damage(file ": " batch " has epoch " epoch " of producer id " value_of("producerId") ", after epoch " last_epoch[identity])
+    if (identity in last_epoch && epoch > last_epoch[identity] && sequence != 0)
+      damage(file ": " batch " begins epoch " epoch " of producer id " value_of("producerId") " at sequence " sequence)
+    last_epoch[identity] = epoch
     next_sequence[producer] = (value_of("lastSequence") + 1) % 2147483648
   }
   next

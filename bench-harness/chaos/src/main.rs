@@ -1,0 +1,152 @@
+//! The command. `scripts/chaos` puts its parts together.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use ringpost_chaos::load::{LoadOptions, Stop, load};
+use ringpost_chaos::plan::{Fault, plan};
+use ringpost_chaos::proxy::{Proxy, Route};
+use ringpost_chaos::{clock, keep};
+
+/// Parts of scripts/chaos: a workload with a history, who keeps it, faults by seed, a fault proxy.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Writes records and a history of them, until SIGTERM or --seconds
+    Load(Box<LoadOptions>),
+    /// Keeps a history: reads PIPE until its writers are gone, into FILE
+    Keep {
+        /// A named pipe
+        pipe: PathBuf,
+        /// Where to
+        file: PathBuf,
+    },
+    /// Prints the faults of a seed: kind, node, milliseconds, quiet milliseconds behind it, a number
+    Plan {
+        /// The seed
+        #[arg(long)]
+        seed: u64,
+        /// For how long
+        #[arg(long)]
+        seconds: u64,
+        /// How many nodes
+        #[arg(long, default_value_t = 3)]
+        nodes: u32,
+        /// Only these kinds
+        #[arg(long, value_delimiter = ',', value_parser = fault)]
+        faults: Vec<Fault>,
+    },
+    /// Stands between clients and brokers and takes lines of faults from standard input
+    Proxy {
+        /// Where to listen, and the broker behind; nodes count from 1 in this order
+        #[arg(required = true, value_name = "LISTEN=BROKER")]
+        routes: Vec<Route>,
+    },
+    /// Lists the kinds of faults
+    Faults,
+    /// Appends a line to a timeline: the monotonic clock's nanoseconds, a tab, the words
+    Mark {
+        /// The timeline
+        file: PathBuf,
+        /// What happens now
+        words: Vec<String>,
+    },
+}
+
+fn fault(name: &str) -> Result<Fault, String> {
+    Fault::of(name).ok_or_else(|| {
+        let known: Vec<_> = Fault::all().map(Fault::name).collect();
+        format!("no such fault; known are {}", known.join(", "))
+    })
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ringpost-chaos: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    match command {
+        Command::Load(options) => {
+            let stop = Stop::default();
+            let handler = stop.clone();
+            ctrlc::set_handler(move || handler.stop())?;
+            let report = load(&options, &stop)?;
+            println!(
+                "load producer={} invoked={} ok={} fail={} maybe={} pending={} full={} \
+                 peak_rss_bytes={} memory_high_water={} memory_in_use={}",
+                options.producer,
+                report.invoked,
+                report.ok,
+                report.fail,
+                report.maybe,
+                report.pending,
+                report.full,
+                report.peak_rss_bytes,
+                report.memory_high_water,
+                report.memory_in_use
+            );
+            if report.pending > 0 {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Keep { pipe, file } => {
+            // Ctrl-C at the terminal reaches all; this one ends when its writers have.
+            ctrlc::set_handler(|| ())?;
+            let kept = keep::keep(&pipe, &file)?;
+            println!(
+                "kept invoked={} ok={} fail={} maybe={} ended={} cut_off_bytes={}",
+                kept.invoked, kept.ok, kept.fail, kept.maybe, kept.ended, kept.cut_off
+            );
+        }
+        Command::Plan {
+            seed,
+            seconds,
+            nodes,
+            faults,
+        } => {
+            let kinds = if faults.is_empty() {
+                Fault::all().collect()
+            } else {
+                faults
+            };
+            for step in plan(seed, seconds, nodes, &kinds) {
+                println!("{step}");
+            }
+        }
+        Command::Proxy { routes } => {
+            let proxy = Proxy::start(&routes)?;
+            for line in std::io::stdin().lines() {
+                match proxy.command(&line?) {
+                    Ok(()) => println!("done"),
+                    Err(error) => println!("refused: {error}"),
+                }
+            }
+        }
+        Command::Faults => {
+            for fault in Fault::all() {
+                println!("{:<13} {}", fault.name(), fault.what());
+            }
+        }
+        Command::Mark { file, words } => {
+            let mut timeline = OpenOptions::new().append(true).create(true).open(file)?;
+            writeln!(timeline, "{}\t{}", clock::now_ns(), words.join(" "))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
