@@ -65,21 +65,31 @@ impl Talk {
     }
 
     fn exchange(&mut self, api_key: ApiKey, version: i16, request: &[u8]) -> Result<Vec<u8>> {
-        self.stream.write_all(request)?;
         let mut len = [0; 4];
-        self.stream.read_exact(&mut len)?;
-        let mut answer = vec![0; usize::try_from(i32::from_be_bytes(len))?];
-        self.stream.read_exact(&mut answer)?;
+        let mut tries = 0;
+        let (answer, body) = loop {
+            self.stream.write_all(request)?;
+            self.stream.read_exact(&mut len)?;
+            let mut answer = vec![0; usize::try_from(i32::from_be_bytes(len))?];
+            self.stream.read_exact(&mut answer)?;
+            let mut reader = Reader::new(&answer);
+            header::read_correlation_id(&mut reader)?;
+            header::read_response_rest(&mut reader, api_key, version)?;
+            let body = reader.rest().to_vec();
+            // A broker that was just started has no producer ids yet.
+            let loading = ErrorCode::COORDINATOR_LOAD_IN_PROGRESS.0.to_be_bytes();
+            tries += 1;
+            if api_key != ApiKey::INIT_PRODUCER_ID || body[4..6] != loading || tries > 10_000 {
+                break (answer, body);
+            }
+        };
         println!(
             "{api_key} {version} {} {}{}",
             hex(request),
             hex(&len),
             hex(&answer)
         );
-        let mut reader = Reader::new(&answer);
-        header::read_correlation_id(&mut reader)?;
-        header::read_response_rest(&mut reader, api_key, version)?;
-        Ok(reader.rest().to_vec())
+        Ok(body)
     }
 }
 
