@@ -251,12 +251,8 @@ impl Builder {
         let inbox = Inbox::new(driver.waker());
         let shared = self.shared(inbox, vec![driver.waker()])?;
         let own = Arc::clone(&shared.shards[0]);
-        let shard = Shard::new(driver, own, Arc::clone(&shared), self.shard_settings(0)).map_err(
-            |error| StartError::System {
-                what: "memory",
-                error,
-            },
-        )?;
+        let settings = self.shard_settings(0)?;
+        let shard = Shard::new(driver, own, Arc::clone(&shared), settings);
         let controller = Controller::new(
             self.directory_settings(),
             seed(usize::MAX),

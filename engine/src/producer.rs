@@ -361,7 +361,7 @@ impl Builder {
         let directory_settings = self.directory_settings();
         let settings: Vec<_> = (0..shard_count)
             .map(|index| self.shard_settings(index))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let mut hook = None;
         if self.needs_hook() {
             let run = Hook::new(
@@ -457,14 +457,16 @@ impl Builder {
         ))
     }
 
-    pub(crate) fn shard_settings(&self, index: usize) -> ShardSettings {
-        ShardSettings {
+    pub(crate) fn shard_settings(&self, index: usize) -> Result<ShardSettings, StartError> {
+        Ok(ShardSettings {
             core: self.core_settings(),
             socket: self.socket_options(),
             compression: self.compression,
             wait: self.wait,
             seed: seed(index),
-        }
+            slabs: ShardSettings::slabs(self.client_id.len())
+                .map_err(|error| system("memory", error))?,
+        })
     }
 }
 
@@ -550,7 +552,7 @@ fn start_shard<D: Driver>(
     let own = Arc::clone(&shared.shards[index]);
     own.counters.placed(placed.0, placed.1);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        Shard::new(driver, own, Arc::clone(&shared), settings)?.run()
+        Shard::new(driver, own, Arc::clone(&shared), settings).run()
     }));
     match result {
         Ok(Ok(())) => {}

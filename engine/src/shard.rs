@@ -240,6 +240,21 @@ pub(crate) struct ShardSettings {
     pub(crate) compression: Compression,
     pub(crate) wait: WaitPolicy,
     pub(crate) seed: u64,
+    /// Memory for the heads of its requests. Taken before the shard begins: when there is none, the
+    /// producer is not built.
+    pub(crate) slabs: Pool,
+}
+
+impl ShardSettings {
+    /// Memory for the heads of a shard's requests, of a client with an id of so many bytes.
+    pub(crate) fn slabs(client_id_len: usize) -> io::Result<Pool> {
+        let slab_bytes_max =
+            limits::SLAB_BYTES_MAX + limits::SLAB_BYTES_PER_PARTITION_MAX + client_id_len;
+        Pool::new(
+            LaneSupply::SLAB_POOL_BYTES,
+            slab_bytes_max.next_power_of_two(),
+        )
+    }
 }
 
 /// A shard. Lives in its thread, or with the application's.
@@ -275,18 +290,13 @@ impl<D: Driver> Shard<D> {
         shared: Arc<ShardShared>,
         producer: Arc<Shared>,
         settings: ShardSettings,
-    ) -> io::Result<Self> {
-        let slab_bytes_max = (limits::SLAB_BYTES_MAX + limits::SLAB_BYTES_PER_PARTITION_MAX)
-            + settings.core.client_id.len();
-        Ok(Self {
+    ) -> Self {
+        Self {
             driver,
             dispatcher: Dispatcher::new(settings.core, settings.seed),
             supply: LaneSupply {
                 lanes: Vec::new(),
-                slabs: Pool::new(
-                    LaneSupply::SLAB_POOL_BYTES,
-                    slab_bytes_max.next_power_of_two(),
-                )?,
+                slabs: settings.slabs,
                 squeezer: Squeezer::new(settings.compression),
                 shared: Arc::clone(&shared),
                 patient: false,
@@ -301,7 +311,7 @@ impl<D: Driver> Shard<D> {
             last_busy: clock::now(),
             stopped: false,
             troubled: 0,
-        })
+        }
     }
 
     /// The loop of a shard that has a thread of its own.
@@ -693,9 +703,8 @@ mod tests {
             .shared(Inbox::new(driver.waker()), vec![driver.waker()])
             .expect("memory");
         let own = Arc::clone(&shared.shards[0]);
-        let settings = builder.shard_settings(0);
-        let mut shard =
-            Shard::new(driver, Arc::clone(&own), Arc::clone(&shared), settings).expect("memory");
+        let settings = builder.shard_settings(0).expect("memory");
+        let mut shard = Shard::new(driver, Arc::clone(&own), Arc::clone(&shared), settings);
         let lane = shared.lane_for_tests();
         lane.append(&Record::value(b"v"), Watch::Nobody, &mut None)
             .expect("room");

@@ -18,5 +18,6 @@ mod network;
 mod outages;
 mod purging;
 mod sending;
+mod starved;
 mod too_large;
 mod versions;

@@ -1,0 +1,166 @@
+//! Limits of the process that are reached while a producer is built, connects or sends.
+//!
+//! The test runs itself again as a child, under one limit after the other, so that each of the
+//! things it needs is once the first that it does not get. The child says what came of it in words
+//! that the parent looks at.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use ringpost::{DriverChoice, Outcome, Pin, Producer, Record};
+use ringpost_broker::{Server, ServerConfig};
+
+/// For the child: the broker's address and the driver.
+const CHILD: &str = "RINGPOST_TEST_LIMITS";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One record through a producer of its own, and how far it came.
+fn send_one(bootstrap: &str, driver: DriverChoice) -> String {
+    let builder = Producer::builder()
+        .bootstrap(bootstrap)
+        .driver(driver)
+        .pin(Pin::Off)
+        .memory(64 << 20)
+        .topic_timeout(Duration::from_millis(300))
+        .set("delivery_timeout", "300ms")
+        .expect("a setting");
+    let producer = match builder.build() {
+        Ok(producer) => producer,
+        Err(error) => return format!("not built: {error}"),
+    };
+    let came_to = match producer.topic_blocking("limits") {
+        Err(error) => format!("no topic: {error}"),
+        Ok(topic) => match topic
+            .try_send(Record::value(b"x"))
+            .map(ringpost::Delivery::wait)
+        {
+            Err(error) => format!("refused: {error}"),
+            Ok(Outcome::Acked(_)) => "acked".to_owned(),
+            Ok(Outcome::NotWritten(failure)) => format!("not written: {:?}", failure.last),
+            Ok(other) => format!("odd: {other:?}"),
+        },
+    };
+    let report = producer.close(PATIENCE);
+    let stats = producer.stats();
+    let total = stats.total();
+    if !report.in_time || stats.memory_in_use > 0 {
+        return format!("odd: {report:?}, {} bytes left", stats.memory_in_use);
+    }
+    // Turns and tries of half a second with its back-offs; whoever spins makes a hundred times more.
+    if total.turns > 5_000 || total.connection_failures > 100 {
+        return format!(
+            "busy: {} turns, {} failures",
+            total.turns, total.connection_failures
+        );
+    }
+    came_to
+}
+
+/// Runs a test of this file again, as a child under a limit (options of the shell's `ulimit`), and
+/// returns what it said it came to.
+fn under(limit: &str, test: &str, words: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit $LIMIT && exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().expect("this test"))
+        .args(["--exact", test, "--nocapture"])
+        .env("LIMIT", limit)
+        .env(CHILD, words)
+        .output()
+        .expect("run this test again");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = text
+        .lines()
+        .find_map(|line| line.split_once("child: "))
+        .map(|(_, said)| said.to_owned());
+    assert!(
+        output.status.success() && said.is_some(),
+        "{words} under ulimit {limit}: {}\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said.expect("just looked")
+}
+
+/// In a child: does what it was told to, and says so.
+fn is_child() -> bool {
+    let Ok(words) = std::env::var(CHILD) else {
+        return false;
+    };
+    let said = match words.split_once(' ') {
+        Some((bootstrap, driver)) => send_one(bootstrap, driver.parse().expect("a driver")),
+        // The one that reads the directory is not there before.
+        None => (fs::read_dir("/proc/self/fd").expect("Linux").count() - 1).to_string(),
+    };
+    println!("child: {said}");
+    true
+}
+
+fn server() -> Server {
+    let server = Server::start(ServerConfig::storing()).expect("a free port");
+    server
+        .with(|broker| broker.create_topic("limits", 1))
+        .expect("a new topic");
+    server
+}
+
+/// The first, second, third descriptor is refused, and so on until all are there: not built, no
+/// topic, not written, acked, in this order, each with EMFILE as the cause; never a hang, a panic,
+/// memory left behind, or more turns and tries than the back-off allows.
+#[test]
+fn x4_x5_each_descriptor_in_turn_is_the_first_refused() {
+    if is_child() {
+        return;
+    }
+    const TEST: &str = "x4_x5_each_descriptor_in_turn_is_the_first_refused";
+    // What the child has before it begins.
+    let own: u64 = under("-n 256", TEST, "count").parse().expect("a number");
+    let server = server();
+    for driver in [DriverChoice::Ring, DriverChoice::Epoll] {
+        let words = format!("{} {driver}", server.bootstrap());
+        let mut stages = Vec::new();
+        for limit in own + 1.. {
+            let said = under(&format!("-n {limit}"), TEST, &words);
+            let (stage, cause) = said.split_once(':').unwrap_or((&said, ""));
+            if stages.last().map(String::as_str) != Some(stage) {
+                stages.push(stage.to_owned());
+            }
+            if stage == "acked" {
+                break;
+            }
+            assert!(
+                cause.to_lowercase().contains("too many open files"),
+                "{driver} with {limit}: {said}"
+            );
+            assert!(limit < own + 30, "{driver} with {limit}: {said}");
+        }
+        assert_eq!(stages, ["not built", "no topic", "not written", "acked"]);
+    }
+    assert!(server.shutdown().is_clean());
+}
+
+/// Less address space than a producer takes, more and more until it is enough: it is not built, with
+/// ENOMEM or EAGAIN as the cause, or it works; never half of it, and never a crash.
+#[test]
+fn x5_memory_refused_while_building_is_an_error_and_no_half_producer() {
+    if is_child() {
+        return;
+    }
+    const TEST: &str = "x5_memory_refused_while_building_is_an_error_and_no_half_producer";
+    let server = server();
+    for driver in [DriverChoice::Ring, DriverChoice::Epoll] {
+        let words = format!("{} {driver}", server.bootstrap());
+        let mut refused = 0;
+        for mib in (120..400).step_by(20) {
+            let said = under(&format!("-v {}", mib << 10), TEST, &words);
+            if said.starts_with("not built: the system refused ") {
+                refused += 1;
+            } else {
+                assert_eq!(said, "acked", "{driver} with {mib} MiB");
+            }
+        }
+        assert!(refused > 0, "{driver}: the limits were no limits");
+        assert_eq!(under("-v 4194304", TEST, &words), "acked");
+    }
+    assert!(server.shutdown().is_clean());
+}
