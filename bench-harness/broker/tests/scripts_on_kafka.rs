@@ -49,8 +49,9 @@ const CLOCK_MS: i32 = 20;
 const ADMIN_MS: i32 = 30_000;
 
 fn environment(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: run this through `scripts/test broker-model`"))
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: run this through `scripts/test broker-model`")
+    })
 }
 
 fn text(text: &str) -> StrBytes {

@@ -235,9 +235,11 @@ impl<P, T> Connection<P, T> {
         };
     }
 
-    /// What a request must allow for its answer: twice what answers take.
-    pub(crate) fn answer_takes(&self) -> Duration {
-        self.answer_time * 2
+    /// What a request must allow for its answer: twice what answers take, but never more than half of
+    /// all the time a record has. Otherwise slow answers would keep every record from being sent, and
+    /// nobody would learn that they are fast again.
+    pub(crate) fn answer_takes(&self, settings: &Settings) -> Duration {
+        (self.answer_time * 2).min(settings.delivery_timeout / 2)
     }
 
     /// A request with so many records leaves.

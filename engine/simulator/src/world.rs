@@ -138,6 +138,11 @@ pub struct World {
     pub deaf: BTreeSet<i32>,
     /// Bytes from these nodes are lost.
     pub mute: BTreeSet<i32>,
+    /// Nodes that stand still, as after SIGSTOP: their kernels accept connections and bytes. See
+    /// [`World::pause_node`].
+    paused: BTreeSet<i32>,
+    /// What those have not worked on.
+    held: Vec<Event>,
     /// Answers are handed to the client changed by this.
     pub tamper: Option<Tamper>,
     /// Bytes of Produce requests are handed to the broker changed by this.
@@ -184,6 +189,8 @@ impl World {
             cut_next_request: None,
             deaf: BTreeSet::new(),
             mute: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            held: Vec::new(),
             tamper: None,
             tamper_request: None,
             first_words: BTreeMap::new(),
@@ -551,6 +558,24 @@ impl World {
             .collect()
     }
 
+    /// A node stands still: its kernel accepts connections and bytes, nobody works on them.
+    pub fn pause_node(&mut self, node: i32) {
+        self.paused.insert(node);
+    }
+
+    /// A node goes on, with all that came meanwhile, also on connections that are closed by now.
+    pub fn resume_node(&mut self, node: i32) {
+        self.paused.remove(&node);
+        for event in std::mem::take(&mut self.held) {
+            self.schedule(self.now, event);
+        }
+    }
+
+    fn is_paused(&self, conn: ConnId) -> bool {
+        let socket = self.sockets.get(&conn);
+        socket.is_some_and(|socket| self.paused.contains(&socket.node))
+    }
+
     /// Ends all connections to a node; nobody listens at its address until [`World::start_node`].
     pub fn stop_node(&mut self, node: i32) {
         self.listening.retain(|_, listener| *listener != node);
@@ -632,6 +657,9 @@ impl World {
                 if conn.slot != Directory::SLOT {
                     self.core(|dispatcher, _| dispatcher.released(conn, frame));
                 }
+            }
+            Event::ToBroker(conn, _) | Event::Tick(conn) if self.is_paused(conn) => {
+                self.held.push(event);
             }
             Event::ToBroker(conn, bytes) => {
                 if let Some(session) = self.session(conn) {

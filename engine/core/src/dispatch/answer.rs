@@ -308,14 +308,14 @@ impl<M: Memory, T> Dispatcher<M, T> {
             .queue
             .front()
             .is_some_and(|front| front.place < batch.place);
-        if behind && !lane.broken {
-            self.retry(now, id, batch, cause, Again::BehindOthers);
-            return;
-        }
-        lane.broken = true;
-        if batch.maybe_written {
+        let was_broken = lane.broken;
+        lane.broken |= !behind;
+        if lane.broken && batch.maybe_written {
             // An earlier attempt may be stored although this one was refused.
             self.fail(now, id, batch, Why::SequenceBroken, Some(cause));
+        } else if behind || was_broken {
+            // Something before it failed: nothing speaks against this one under new numbers.
+            self.retry(now, id, batch, cause, Again::BehindOthers);
         } else {
             self.retry(now, id, batch, cause, Again::Rested);
         }

@@ -120,7 +120,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                     None => continue,
                 },
             };
-            if batch.deadline <= now + self.connections[index].answer_takes() {
+            if batch.deadline <= now + self.connections[index].answer_takes(&self.settings) {
                 // Too late for an answer. Sent all the same it would miss its deadline in flight, which
                 // ends the connection and with it the chances of all others.
                 self.fail(now, id, batch, Why::Expired, None);

@@ -34,6 +34,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
             });
             while let Some(batch) = self.lanes[index].as_mut().and_then(|l| l.pop_expired(now)) {
                 self.fail(now, id, batch, Why::Expired, None);
+                if let Some(lane) = self.lanes[index].as_mut() {
+                    // It was this one that the lane rested for: what follows gets its own attempt.
+                    lane.resting_until = lane.resting_until.min(now);
+                }
             }
             loop {
                 // What is known of a lane's oldest record can only be too old.
@@ -157,6 +161,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
             while let Some(batch) = self.draw(now, id, supply) {
                 self.fail(now, id, batch, Why::Closed, None);
             }
+            // It has nothing any more: off the list.
+            self.list(now, id);
         }
     }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
+use ringpost_core::id::ProducerIdentity;
 use ringpost_core::outcome::{Verdict, Why};
+use ringpost_core::retry::Jitter;
 use ringpost_core::settings::Linger;
 
 use ringpost_simulator::found::batches_of;
@@ -409,5 +411,156 @@ fn i2_epochs_used_up_lead_to_another_producer_id() {
     let log = world.log("t", 0);
     let ids: std::collections::BTreeSet<_> = log.iter().map(|b| b.header.producer_id).collect();
     assert!(ids.len() >= 3, "{ids:?}");
+    world.check(true);
+}
+
+/// A batch that waits to be tried again expires while two behind it are in flight: it alone is reported,
+/// on time; the two come back, and follow under a new epoch.
+#[test]
+fn i6_a_batch_that_expires_while_others_fly_behind_it_is_the_only_gap() {
+    let setup = impatient(1).settings(|s| {
+        s.delivery_timeout = ms(300);
+        s.retry.backoff.initial = ms(240);
+        s.retry.backoff.jitter = Jitter::None;
+    });
+    let mut world = World::warm(setup, 1);
+    let faults = world.broker.faults();
+    for _ in 0..2 {
+        let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+        faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+        faults.next_request(ApiKey::Produce, None);
+    }
+    faults.next_request(ApiKey::Produce, Some(RequestFault::Delay(100)));
+    let start = world.now;
+    world.append(0, 100);
+    world.run_for(us(241_100));
+    append_each_alone(&mut world, 0, 2);
+    assert_eq!(world.requests.len(), 4, "two fly behind the second attempt");
+    world.settle(ms(20_000));
+    assert_eq!(why(&world, 0, 1), ("not written", Why::Expired));
+    assert_eq!(world.outcome(0, 1).at, start + ms(300));
+    assert!(world.is_acked(0, 2) && world.is_acked(0, 3));
+    assert_eq!(world.dispatcher.counters().epoch_bumps, 1);
+    world.check(true);
+}
+
+/// After idling for longer than the broker remembers producers the next batch goes alone; so one that is
+/// refused is not overtaken by the next, which the broker would have taken for a beginning.
+#[test]
+fn i9_after_idling_past_the_producer_id_expiry_the_order_is_kept() {
+    let setup = impatient(1).broker(|b| {
+        b.producer_expiry_ms = 60_000;
+        b.producer_expiry_check_ms = 10_000;
+    });
+    let mut world = World::warm(setup, 1);
+    world.run_for(ms(120_000));
+    let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+    let faults = world.broker.faults();
+    faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+    append_each_alone(&mut world, 0, 5);
+    world.settle(ms(20_000));
+    assert!(world.all_acked());
+    world.check(true);
+}
+
+/// Told that the producer is unknown, with our records deleted from the log or not: what was certainly
+/// not stored is stored under a new epoch, what may have been is unknown; nothing is there twice.
+#[test]
+fn i9_an_unknown_producer_with_and_without_the_log_start_moved() {
+    for moved in [false, true] {
+        for maybe in [false, true] {
+            let mut world = World::warm(impatient(1), 1);
+            append_each_alone(&mut world, 0, 3);
+            world.settle(ms(1_000));
+            if moved {
+                world.broker.delete_records("t", 0, 4);
+            }
+            let faults = world.broker.faults();
+            if maybe {
+                let code = ErrorCode::REQUEST_TIMED_OUT;
+                faults.next_batch("t", 0, PartitionFault::ErrorAfter(code));
+            }
+            let code = ErrorCode::UNKNOWN_PRODUCER_ID;
+            faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+            world.append(0, 100);
+            world.run_for(ms(500));
+            append_each_alone(&mut world, 0, 3);
+            world.settle(ms(20_000));
+            if maybe {
+                assert_eq!(why(&world, 0, 4), ("unknown", Why::SequenceBroken));
+            } else {
+                assert!(world.is_acked(0, 4));
+            }
+            assert!((5..8).all(|n| world.is_acked(0, n)));
+            assert_eq!(world.dispatcher.counters().epoch_bumps, 1);
+            if !moved {
+                world.check(true);
+            }
+            world.check_logs();
+        }
+    }
+}
+
+/// Epochs used up by one partition: another that may have stored a batch settles it under the old
+/// producer id, and goes on under that.
+#[test]
+fn i8_a_new_producer_id_because_of_one_partition_leaves_another_its_old_one() {
+    let mut world = World::with_topic(impatient(1), "t", 2);
+    world.dispatcher.identity(ProducerIdentity {
+        id: 77,
+        epoch: i16::MAX - 1,
+    });
+    for lane in 0..2 {
+        world.append(lane, 100);
+    }
+    world.settle(ms(1_000));
+    let faults = world.broker.faults();
+    for _ in 0..3 {
+        let code = ErrorCode::REQUEST_TIMED_OUT;
+        faults.next_batch("t", 1, PartitionFault::ErrorAfter(code));
+    }
+    let code = ErrorCode::INVALID_RECORD;
+    faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+    world.append(1, 100);
+    world.run_for(us(10));
+    append_each_alone(&mut world, 0, 3);
+    world.settle(ms(20_000));
+    append_each_alone(&mut world, 1, 2);
+    world.settle(ms(20_000));
+    let ids = |partition| {
+        let log = world.log("t", partition).into_iter();
+        log.map(|b| b.header.producer_id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(1), [77; 4]);
+    let of_broken = ids(0);
+    assert_eq!(of_broken[0], 77);
+    assert!(of_broken[1..].iter().all(|id| *id != 77), "{of_broken:?}");
+    world.check(true);
+}
+
+/// A batch that may be stored is tried past the limit whatever the later answers are, and acked in the
+/// end; one whose only fault is the batch before it is not counted.
+#[test]
+fn i5_a5_the_limit_of_attempts_does_not_end_what_may_be_stored_or_only_waits_for_others() {
+    let setup = impatient(1).settings(|s| s.retry.attempts_max = Some(1));
+    let mut world = World::warm(setup, 1);
+    let faults = world.broker.faults();
+    faults.next_batch("t", 0, PartitionFault::OmitBefore);
+    for _ in 0..3 {
+        let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+        faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+    }
+    world.append(0, 100);
+    world.settle(ms(20_000));
+    assert!(world.is_acked(0, 1));
+    assert_eq!(world.requests.len(), 5);
+
+    let code = ErrorCode::NOT_ENOUGH_REPLICAS;
+    let faults = world.broker.faults();
+    faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+    append_each_alone(&mut world, 0, 5);
+    world.settle(ms(20_000));
+    assert_eq!(why(&world, 0, 2), ("not written", Why::RetriesExhausted));
+    assert!((3..7).all(|n| world.is_acked(0, n)));
     world.check(true);
 }

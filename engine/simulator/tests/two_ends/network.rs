@@ -4,6 +4,7 @@ use ringpost_broker::{ApiKey, RequestFault};
 use ringpost_codec::kafka::api_versions;
 use ringpost_codec::kafka::header::RequestHeader;
 use ringpost_codec::reader::Reader;
+use ringpost_core::outcome::Verdict;
 
 use ringpost_simulator::setup::{Setup, ms, us};
 use ringpost_simulator::world::World;
@@ -284,4 +285,59 @@ fn w2_every_connection_begins_with_our_name() {
         assert_eq!(version, api_versions::sanitise(version));
     }
     assert!(named >= 5);
+}
+
+/// A broker stands still for twice the delivery timeout while partitions begin to be written to one
+/// after the other, so that at any time some partition's oldest records are about to expire. When the
+/// broker goes on it is reached again at the first connection, and what is appended from then on is
+/// acked.
+#[test]
+fn n9_a_broker_that_stood_still_for_longer_than_the_deadline_is_reached_again() {
+    const LANES: u32 = 40;
+    let setup = Setup::new(1)
+        .settings(|s| s.delivery_timeout = ms(1_000))
+        .network(|n| n.latency = ms(30));
+    let mut world = World::warm(setup, LANES);
+    let load = |world: &mut World, turns: std::ops::Range<u32>| {
+        for turn in turns {
+            for lane in (0..LANES).filter(|lane| turn >= 5 * lane && (turn + lane) % 5 == 0) {
+                world.append(lane, 100);
+            }
+            world.run_for(ms(5));
+        }
+    };
+    world.pause_node(1);
+    load(&mut world, 0..400);
+    world.resume_node(1);
+    let failures = world.dispatcher.counters().connection_failures;
+    load(&mut world, 400..500);
+    let appended: Vec<_> = world.lanes.lanes.iter().map(|lane| lane.next).collect();
+    load(&mut world, 500..800);
+    world.settle(ms(1_000));
+    let counters = world.dispatcher.counters();
+    assert_eq!(
+        counters.connection_failures, failures,
+        "none is ended again"
+    );
+    for ((lane, number), outcome) in &world.outcomes {
+        if *number >= appended[usize::try_from(*lane).expect("small")] {
+            let acked = matches!(outcome.verdict, Verdict::Acked { .. });
+            assert!(acked, "record {number} of lane {lane}: {outcome:?}");
+        }
+    }
+    world.check(true);
+}
+
+/// Answers that take most of the delivery timeout: records are sent all the same, and acked.
+#[test]
+fn r2_slow_answers_do_not_keep_records_from_being_sent() {
+    let setup = Setup::new(1).settings(|s| s.delivery_timeout = ms(1_000));
+    let mut world = World::warm(setup, 1);
+    world.network.latency = ms(350);
+    for _ in 0..5 {
+        world.append(0, 100);
+        world.settle(ms(2_000));
+    }
+    assert!(world.all_acked(), "{:?}", world.outcomes);
+    world.check(true);
 }

@@ -2,6 +2,7 @@
 
 use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
 use ringpost_core::outcome::{Cause, Failure, Verdict, Why};
+use ringpost_core::retry::{Backoff, Budget, Class, Jitter, RetryPolicy, Rule};
 use ringpost_core::time::Time;
 
 use ringpost_simulator::setup::{Setup, address, ms, us};
@@ -320,4 +321,153 @@ fn r7_a_throttled_connection_is_quiet_that_long_and_deadlines_still_run() {
         }
         world.check(true);
     }
+}
+
+/// A class of failures with a rule of its own: given up at once, or tried with other waits and another
+/// limit; other failures go by the policy.
+#[test]
+fn r1_classes_of_failures_have_their_own_rules() {
+    let own = Backoff {
+        jitter: Jitter::None,
+        ..Backoff::new(ms(7), ms(7))
+    };
+    let policy = RetryPolicy::default()
+        .rule(Class::Corrupt, Rule::GiveUp)
+        .rule(
+            Class::NotEnoughReplicas,
+            Rule::Retry {
+                attempts_max: Some(3),
+                backoff: Some(own),
+            },
+        );
+    let run = |code, faults| {
+        let mut world = World::warm(Setup::new(1).settings(|s| s.retry = policy), 1);
+        for _ in 0..faults {
+            let fault = PartitionFault::ErrorBefore(code);
+            world.broker.faults().next_batch("t", 0, fault);
+        }
+        world.append(0, 100);
+        world.settle(ms(20_000));
+        world.check(true);
+        world
+    };
+    let corrupt = run(ErrorCode::CORRUPT_MESSAGE, 1);
+    assert_eq!(corrupt.requests.len(), 1);
+    assert_eq!(failure(&corrupt, 0, 1).1.why, Why::RetriesExhausted);
+
+    let few = run(ErrorCode::NOT_ENOUGH_REPLICAS, 9);
+    let attempts = few.requests.iter().map(|request| request.at);
+    let attempts: Vec<_> = attempts.collect();
+    assert_eq!(attempts.len(), 3);
+    for pair in attempts.windows(2) {
+        assert_eq!(
+            pair[1].since(pair[0]),
+            ms(1) + ms(7),
+            "one way, back, and the rest"
+        );
+    }
+    let busy = run(ErrorCode::THROTTLING_QUOTA_EXCEEDED, 4);
+    assert!(busy.all_acked());
+}
+
+/// A broker that refuses everything is asked again no more often than the budget has tokens; a fresh
+/// batch for another partition does not wait with the retries, and nothing is given up for it.
+#[test]
+fn r1_a_used_up_budget_makes_retries_wait_and_nothing_else() {
+    let budget = Budget {
+        percent_of_successes: 0,
+        per_second: 10,
+        burst: 5,
+    };
+    let setup = Setup::new(1).settings(|s| {
+        s.retry.backoff = Backoff::new(ms(2), ms(2));
+        s.retry.budget = Some(budget);
+    });
+    let mut world = World::warm(setup, 3);
+    for partition in 0..2 {
+        let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
+        world.broker.faults().every_batch("t", partition, fault);
+    }
+    let start = world.now;
+    world.append(0, 100);
+    world.run_for(ms(1));
+    world.append(1, 100);
+    world.run_for(ms(1_000));
+    let first_second = world.requests.len();
+    assert!((10..=2 + 5 + 10).contains(&first_second), "{first_second}");
+    world.append(2, 100);
+    world.run_for(ms(5));
+    assert!(world.is_acked(2, 1), "it does not wait with the others");
+    world.run_for(ms(4_000));
+    let all = world.requests.len() - first_second;
+    assert!(all <= 1 + 41, "{all} in four seconds");
+    assert!(world.dispatcher.counters().budget_waits > 0);
+    world.broker.faults().heal();
+    world.settle(ms(1_000));
+    assert!(world.all_acked() && world.now < start + ms(6_000));
+    world.check(true);
+}
+
+/// One lost connection with many partitions in flight is one retry, not one for each partition: none
+/// waits for the budget.
+#[test]
+fn r1_a_request_with_many_retries_is_one_retry() {
+    let setup = Setup::new(1).settings(|s| {
+        let (per_second, burst) = (1, 2);
+        s.retry.budget = Some(Budget {
+            per_second,
+            burst,
+            ..Budget::default()
+        });
+        s.retry.backoff.jitter = Jitter::None;
+    });
+    let mut world = World::warm(setup, 60);
+    for lane in 0..60 {
+        world.append(lane, 100);
+    }
+    world.run_for(us(100));
+    world.reset(world.requests[0].conn);
+    world.settle(ms(1_000));
+    assert!(world.all_acked());
+    assert_eq!(world.dispatcher.counters().budget_waits, 0);
+    world.check(true);
+}
+
+/// A failure tells its first and its last cause and when they came; the last is its source; `{:#}` has
+/// all of it.
+#[test]
+fn r2_a_failure_tells_its_history() {
+    let setup = Setup::new(1).settings(|s| {
+        s.delivery_timeout = ms(700);
+        s.retry.backoff.jitter = Jitter::None;
+    });
+    let mut world = World::warm(setup, 1);
+    let first = PartitionFault::ErrorBefore(ErrorCode::CORRUPT_MESSAGE);
+    world.broker.faults().next_batch("t", 0, first);
+    let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
+    world.broker.faults().every_batch("t", 0, fault);
+    world.append(0, 100);
+    world.settle(ms(20_000));
+    let (_, failure) = failure(&world, 0, 1);
+    // Attempts at 0, 101, 302 ms; the next would be at 703.
+    assert_eq!((failure.why, failure.attempts), (Why::Expired, 3));
+    let times = (
+        failure.first_after_ms,
+        failure.last_after_ms,
+        failure.after_ms,
+    );
+    assert_eq!(times, (1, 303, 700));
+    let source = std::error::Error::source(&failure).expect("a cause");
+    let last = failure.last.as_ref().expect("a cause");
+    assert_eq!(source.to_string(), last.to_string());
+    assert_eq!(
+        format!("{failure:#}"),
+        "the delivery timeout passed (sent 3 times); \
+         first, after 1 ms: broker 1 answered CORRUPT_MESSAGE (2); \
+         last, after 303 ms: broker 1 answered NOT_ENOUGH_REPLICAS (19); given up after 700 ms"
+    );
+    assert_eq!(
+        failure.to_string(),
+        "the delivery timeout passed (sent 3 times)"
+    );
 }
