@@ -231,6 +231,9 @@ pub struct Builder {
     pub(crate) dead_letter_topic: String,
     pub(crate) dead_letter_expired: bool,
     pub(crate) dead_letter_unknown: bool,
+    /// Further shards are refused a ring.
+    #[cfg(test)]
+    pub(crate) rings_max: Option<usize>,
 }
 
 impl fmt::Debug for Builder {
@@ -285,6 +288,8 @@ impl Default for Builder {
             dead_letter_topic: String::new(),
             dead_letter_expired: false,
             dead_letter_unknown: false,
+            #[cfg(test)]
+            rings_max: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::controller::{Controller, Inbox, Names};
 use crate::driver::{ChosenDriver, Driver, DriverKind, EpollDriver, RingDriver, Wait, clock};
 use crate::error::{StartError, TopicError};
 use crate::hook::Hook;
+use crate::outcome::Why;
 use crate::producer::{Producer, seed};
 use crate::shard::{Shard, Turn};
 use crate::shared::Shared;
@@ -97,17 +98,17 @@ impl Embedded {
                 Ok(())
             }
             Ok(Turn::Ended) => {
-                self.end();
+                self.end(Why::Closed);
                 Ok(())
             }
             Err(error) => {
-                self.end();
+                self.end(Why::ShardLost);
                 Err(error)
             }
         }
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, why: Why) {
         if self.ended {
             return;
         }
@@ -115,8 +116,8 @@ impl Embedded {
         self.shared.end();
         loop {
             let more = match self.driven.as_mut().map(|driven| &mut driven.shard) {
-                Some(AnyShard::Ring(shard)) => shard.give_up(),
-                Some(AnyShard::Epoll(shard)) => shard.give_up(),
+                Some(AnyShard::Ring(shard)) => shard.give_up(why),
+                Some(AnyShard::Epoll(shard)) => shard.give_up(why),
                 None => false,
             };
             // Between the rounds: more could not wait at a time.
@@ -200,7 +201,7 @@ impl Drop for Embedded {
             return;
         }
         // What the driver holds it waits for; what was not settled ends as lost.
-        self.end();
+        self.end(Why::Closed);
     }
 }
 

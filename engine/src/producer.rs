@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,8 @@ use crate::config::{Builder, ConfigError, ConfigErrors, WaitPolicy};
 use crate::controller::{Controller, Inbox, Names};
 use crate::delivery::block_on;
 use crate::driver::{
-    ChosenDriver, Driver, DriverKind, EpollDriver, RingDriver, SocketOptions, Waker, clock,
+    ChosenDriver, Driver, DriverChoice, DriverKind, EpollDriver, RingDriver, SocketOptions, Waker,
+    clock,
 };
 use crate::error::{FlushTimeout, StartError, TopicError, WarmUpError};
 use crate::flush::Flush;
@@ -227,6 +229,12 @@ impl Producer {
         }
     }
 
+    /// What its parts share.
+    #[cfg(all(test, not(loom), not(shuttle)))]
+    pub(crate) fn shared_for_tests(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
     /// How records ended so far: a few loads, where [`Producer::stats`] copies histograms.
     #[must_use]
     pub fn settled(&self) -> Settled {
@@ -336,25 +344,26 @@ impl Builder {
             return Err(ConfigErrors(faults).into());
         }
         let driver = self.choose_driver()?;
+        let mut begun = Begun::default();
         let (start_controller, waker, controller) =
             begin("ringpost-ctl".into(), "the controller", controller_thread)?;
+        begun.controller = Some(start_controller);
+        begun.threads.push(controller);
         let inbox = Inbox::new(waker);
-        let mut starts = Vec::new();
         let mut wakers = Vec::new();
-        let mut threads = vec![controller];
         for index in 0..shard_count {
-            let kind = driver.kind;
+            let rings = self.rings_for(driver.kind, index);
             let place = Place::take(&self.pin, index);
             let (start, waker, thread) = begin(
                 format!("ringpost-{index}"),
                 "a shard",
                 move |send_waker, started| {
-                    shard_thread(kind, &place, send_waker, started);
+                    shard_thread(rings, &place, send_waker, started);
                 },
             )?;
-            starts.push(start);
+            begun.shards.push(start);
             wakers.push(waker);
-            threads.push(thread);
+            begun.threads.push(thread);
         }
         let shared = self.shared(inbox, wakers)?;
         let socket = self.socket_options();
@@ -375,9 +384,9 @@ impl Builder {
                 .map_err(|error| system("the hook's thread", error))?;
             hook = Some(thread.thread().id());
             // In front: joined last.
-            threads.insert(0, thread);
+            begun.threads.insert(0, thread);
         }
-        for (index, (start, settings)) in starts.into_iter().zip(settings).enumerate() {
+        for (index, (start, settings)) in begun.shards.drain(..).zip(settings).enumerate() {
             // They listen: each has sent its waker and waits for this.
             let _ = start.send(StartShard {
                 index,
@@ -391,18 +400,35 @@ impl Builder {
             Arc::clone(&shared),
             Names::System(Resolver::default()),
         );
-        let _ = start_controller.send((controller, socket));
+        if let Some(start) = begun.controller.take() {
+            let _ = start.send((controller, socket));
+        }
         let process = std::process::id();
         let handle = Handle {
             shared,
             driver,
             hook,
-            threads: Mutex::new(threads),
+            threads: Mutex::new(mem::take(&mut begun.threads)),
             process,
         };
         Ok(Producer {
             handle: Arc::new(handle),
         })
+    }
+
+    /// What the shard with this number is to do about a ring.
+    fn rings_for(&self, kind: DriverKind, index: usize) -> Rings {
+        match kind {
+            DriverKind::Epoll => Rings::Never,
+            #[cfg(test)]
+            DriverKind::Ring if self.rings_max.is_some_and(|max| index >= max) => Rings::Refused,
+            DriverKind::Ring if self.driver == DriverChoice::Auto => {
+                // The number only matters to tests.
+                let _ = index;
+                Rings::IfPossible
+            }
+            DriverKind::Ring => Rings::Always,
+        }
     }
 
     pub(crate) fn choose_driver(&self) -> Result<ChosenDriver, StartError> {
@@ -479,6 +505,38 @@ pub(crate) fn seed(index: usize) -> u64 {
     clock::now().0 ^ (u64::from(std::process::id()) << 32) ^ (index as u64).rotate_left(48)
 }
 
+/// Threads that have begun and wait for the rest. When the rest does not come, because the producer
+/// cannot be started, they end with this: it leaves neither threads nor descriptors behind.
+#[derive(Default)]
+struct Begun {
+    controller: Option<SyncSender<(Controller, SocketOptions)>>,
+    shards: Vec<SyncSender<StartShard>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.controller = None;
+        self.shards.clear();
+        for thread in self.threads.drain(..) {
+            // It did nothing yet.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Whether a shard's driver is to be a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rings {
+    Never,
+    /// Else epoll.
+    IfPossible,
+    Always,
+    /// As `IfPossible`, and the system refuses.
+    #[cfg(test)]
+    Refused,
+}
+
 /// Begins a thread that makes its own driver, sends back how to wake it, and waits for the rest: the
 /// rest needs the wakers of all. When the producer cannot be started, the rest never comes and the
 /// thread ends.
@@ -495,9 +553,14 @@ fn begin<S: Send + 'static>(
         .map_err(|error| StartError::System { what, error })?;
     let waker = waker
         .recv()
-        .unwrap_or_else(|_| Err(io::Error::other("its thread ended while starting")))
-        .map_err(|error| StartError::System { what, error })?;
-    Ok((start, waker, thread))
+        .unwrap_or_else(|_| Err(io::Error::other("its thread ended while starting")));
+    match waker {
+        Ok(waker) => Ok((start, waker, thread)),
+        Err(error) => {
+            let _ = thread.join();
+            Err(StartError::System { what, error })
+        }
+    }
 }
 
 /// What a shard's thread gets once everything is there.
@@ -508,25 +571,39 @@ struct StartShard {
 }
 
 fn shard_thread(
-    kind: DriverKind,
+    rings: Rings,
     place: &Place,
     send_waker: &SyncSender<io::Result<Waker>>,
     started: &Receiver<StartShard>,
 ) {
     // Pinned first: the ring belongs to the CPU and thread that make it.
     let placed = place.pin();
-    match kind {
-        DriverKind::Ring => {
-            let driver = RingDriver::new().map_err(|refused| io::Error::other(refused.to_string()));
-            start_shard(driver, placed, send_waker, started);
+    let ring = match rings {
+        Rings::Never => None,
+        Rings::IfPossible | Rings::Always => Some(RingDriver::new().map_err(|e| e.to_string())),
+        #[cfg(test)]
+        Rings::Refused => Some(Err("a test refuses it".into())),
+    };
+    match ring {
+        None => start_shard(EpollDriver::new(), placed, None, send_waker, started),
+        Some(Ok(driver)) => start_shard(Ok(driver), placed, None, send_waker, started),
+        Some(Err(refused)) if rings == Rings::Always => {
+            let refused: io::Result<RingDriver> = Err(io::Error::other(refused));
+            start_shard(refused, placed, None, send_waker, started);
         }
-        DriverKind::Epoll => start_shard(EpollDriver::new(), placed, send_waker, started),
+        // The probe had one, but there is none left: better with epoll than not at all.
+        Some(Err(refused)) => {
+            tracing::warn!(%refused, "a shard gets no ring and takes epoll");
+            let driver = EpollDriver::new();
+            start_shard(driver, placed, Some(refused), send_waker, started);
+        }
     }
 }
 
 fn start_shard<D: Driver>(
     driver: io::Result<D>,
     placed: (Option<usize>, Option<String>),
+    ring_refused: Option<String>,
     send_waker: &SyncSender<io::Result<Waker>>,
     started: &Receiver<StartShard>,
 ) {
@@ -551,14 +628,21 @@ fn start_shard<D: Driver>(
     };
     let own = Arc::clone(&shared.shards[index]);
     own.counters.placed(placed.0, placed.1);
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        Shard::new(driver, own, Arc::clone(&shared), settings).run()
-    }));
-    match result {
+    own.counters.ring_was_refused(ring_refused);
+    let mut shard = Shard::new(driver, own, Arc::clone(&shared), settings);
+    match catch_unwind(AssertUnwindSafe(|| shard.run())) {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(shard = index, %error, "the kernel failed a shard"),
-        Err(_) => tracing::error!(shard = index, "a shard panicked; this is a bug in ringpost"),
+        Ok(Err(error)) => {
+            tracing::error!(shard = index, %error, "the kernel failed a shard");
+            shard.lose();
+        }
+        Err(_) => {
+            tracing::error!(shard = index, "a shard panicked; this is a bug in ringpost");
+            shard.lose();
+        }
     }
+    // A panic while its connections are let go must not keep the rest from being told.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(shard)));
     shared.shard_is_gone(index);
     shared.shard_ended();
 }
@@ -590,4 +674,86 @@ fn controller_thread(
     // Whoever still waits for a topic or for memory waits in vain.
     shared.close();
     shared.reports.reporter_ended();
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use ringpost_broker::{Server, ServerConfig};
+
+    use super::*;
+    use crate::config::{Pin, Shards};
+    use crate::outcome::Outcome;
+    use crate::record::Record;
+
+    /// The probe gets a ring, the second shard does not: with `driver=auto` it takes epoll, says so,
+    /// and its records are acknowledged; a demanded ring is still a demand.
+    #[test]
+    fn x6_a_later_shard_without_a_ring_takes_epoll() {
+        let server = Server::start(ServerConfig::storing()).expect("a free port");
+        let mut builder = Producer::builder()
+            .bootstrap(server.bootstrap())
+            .shards(Shards::Count(2))
+            .pin(Pin::Off);
+        builder.rings_max = Some(1);
+        let producer = builder.build().expect("it starts");
+        let stats = producer.stats();
+        if stats.driver == "ring" {
+            let refused: Vec<_> = stats
+                .shards
+                .iter()
+                .map(|s| s.ring_refused.as_deref())
+                .collect();
+            assert_eq!(refused, [None, Some("a test refuses it")]);
+        }
+        server
+            .with(|broker| broker.create_topic("t", 16))
+            .expect("a new topic");
+        let topic = producer.topic_blocking("t").expect("it is there");
+        for partition in 0..16 {
+            let record = Record::value(b"v").partition(partition);
+            let outcome = topic.send_blocking(record).expect("room").wait();
+            assert!(matches!(outcome, Outcome::Acked(_)), "{outcome:?}");
+        }
+        let acked = producer.stats().shards.into_iter().map(|s| s.records_acked);
+        assert!(
+            acked.clone().all(|acked| acked > 0),
+            "{:?}",
+            acked.collect::<Vec<_>>()
+        );
+        producer.close(Duration::from_secs(60));
+    }
+
+    /// More shards than CPUs, all with records for a few partitions each: everything is acknowledged
+    /// and each partition has its records in order.
+    #[test]
+    fn x7_more_shards_than_cpus() {
+        let server = Server::start(ServerConfig::storing()).expect("a free port");
+        server
+            .with(|broker| broker.create_topic("t", 32))
+            .expect("a new topic");
+        let shards = placement::cpus() + 6;
+        let producer = Producer::builder()
+            .bootstrap(server.bootstrap())
+            .shards(Shards::Count(shards))
+            .build()
+            .expect("it starts");
+        let topic = producer.topic_blocking("t").expect("it is there");
+        let sent: Vec<_> = (0..3200)
+            .map(|n| {
+                let record = Record::value(b"v").partition(n % 32);
+                topic.send_blocking(record).expect("room")
+            })
+            .collect();
+        let mut next = [0; 32];
+        for (delivery, n) in sent.into_iter().zip(0..) {
+            let Outcome::Acked(ack) = delivery.wait() else {
+                panic!("record {n} was not acknowledged")
+            };
+            assert_eq!(ack.offset, Some(next[n % 32]), "record {n}");
+            next[n % 32] += 1;
+        }
+        let total = producer.stats().total();
+        assert_eq!((total.records_acked, total.retries), (3200, 0));
+        producer.close(Duration::from_secs(60));
+    }
 }

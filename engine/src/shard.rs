@@ -6,6 +6,7 @@
 
 use std::io;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use ringpost_core::directory::Directory;
 use ringpost_core::dispatch::{Action, Backlog, Dispatcher, Settled, Supply, Take};
 use ringpost_core::id::{LaneId, PartitionId, ProducerIdentity};
 use ringpost_core::limits;
+use ringpost_core::outcome::Why;
 use ringpost_core::seal::Squeeze;
 use ringpost_core::settings::Settings;
 use ringpost_core::time::Time;
@@ -83,6 +85,9 @@ pub(crate) enum Command {
     },
     /// Settle everything at once and end.
     Stop,
+    /// Fail, as by a bug.
+    #[cfg(test)]
+    Panic,
 }
 
 impl ShardShared {
@@ -176,6 +181,8 @@ struct LaneSupply {
     patient: bool,
     /// Batches begun after the one with this number stay with their lane.
     upto: u64,
+    /// Records drawn so far.
+    drawn: u64,
 }
 
 impl LaneSupply {
@@ -212,7 +219,11 @@ impl Supply for LaneSupply {
         let Some(lane) = self.lanes.get(lane.index()).and_then(Option::as_ref) else {
             return Take::Empty;
         };
-        lane.take(self.patient, self.upto)
+        let taken = lane.take(self.patient, self.upto);
+        if let Take::Batch { cut, .. } = &taken {
+            self.drawn += u64::from(cut.records);
+        }
+        taken
     }
 
     fn slab(&mut self, at_least: usize) -> Option<SegmentMut> {
@@ -270,6 +281,8 @@ pub(crate) struct Shard<D: Driver> {
     /// Purges whose verdicts are not all out.
     purges: Vec<PurgeDuty>,
     last_busy: Time,
+    /// Records that have their verdict.
+    settled: u64,
     stopped: bool,
     /// Lanes that were not in full health when that was last published.
     troubled: u64,
@@ -301,6 +314,7 @@ impl<D: Driver> Shard<D> {
                 shared: Arc::clone(&shared),
                 patient: false,
                 upto: u64::MAX,
+                drawn: 0,
             },
             shared,
             producer,
@@ -309,15 +323,42 @@ impl<D: Driver> Shard<D> {
             warm_ups: Vec::new(),
             purges: Vec::new(),
             last_busy: clock::now(),
+            settled: 0,
             stopped: false,
             troubled: 0,
         }
     }
 
     /// The loop of a shard that has a thread of its own.
-    pub(crate) fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(&mut self) -> io::Result<()> {
         while self.turn(None, Wait::Forever)? == Turn::Again {}
         Ok(())
+    }
+
+    /// There will be no more turns, by a bug of ours or because the kernel failed it: what was drawn
+    /// ends as lost. What is still with the lanes is ended by who ends those.
+    pub(crate) fn lose(&mut self) {
+        // What is left may be inconsistent: as far as it goes.
+        let settled = catch_unwind(AssertUnwindSafe(|| {
+            self.supply.begin_giving_up();
+            self.supply.upto = 0;
+            let now = clock::now();
+            self.dispatcher
+                .abandon_because(now, Why::ShardLost, &mut self.supply);
+            while self.dispatcher.has_settled() {
+                self.settle(now);
+            }
+        }));
+        // Dropped with the shard, which says so to those who wait for them.
+        let lost = self.supply.drawn - self.settled;
+        if lost > 0 || settled.is_err() {
+            self.shared.counters.unknown(lost);
+            tracing::error!(
+                shard = self.shared.index,
+                records = lost,
+                "records were lost with their shard and could not be reported"
+            );
+        }
     }
 
     /// One turn. With a directory it shares the driver with it (embedded mode). Waits at most as
@@ -391,6 +432,8 @@ impl<D: Driver> Shard<D> {
                     self.purge(now, which, topic.as_deref());
                     self.purges.push(duty);
                 }
+                #[cfg(test)]
+                Command::Panic => panic!("a test asked for it"),
                 Command::Stop => {
                     self.supply.begin_giving_up();
                     self.dispatcher.abandon(now, &mut self.supply);
@@ -513,6 +556,7 @@ impl<D: Driver> Shard<D> {
             record_bytes,
             ..
         } = settled;
+        self.settled += u64::from(records);
         self.shared
             .counters
             .settled(&verdict, records, record_bytes, moments, now);
@@ -674,11 +718,11 @@ impl<D: Driver> Shard<D> {
 
     /// There will be no more turns: settles what it still has, a bounded number of batches at a
     /// time. `false`: that was all.
-    pub(crate) fn give_up(&mut self) -> bool {
+    pub(crate) fn give_up(&mut self, why: Why) -> bool {
         let now = clock::now();
         if !self.stopped {
             self.supply.begin_giving_up();
-            self.dispatcher.abandon(now, &mut self.supply);
+            self.dispatcher.abandon_because(now, why, &mut self.supply);
             self.stopped = true;
         }
         self.settle(now);
@@ -715,6 +759,91 @@ mod tests {
         shard.turn(None, Wait::No).expect("the kernel works");
         assert!(!shard.dispatcher.is_idle(), "the record waits for a leader");
         assert_ne!(shard.dispatcher.next_deadline(), Time::NEVER);
+    }
+
+    /// Two shards, one of which panics with records in flight and in its lanes: all of them have their one outcome and are counted, those nobody waits for are
+    /// reported, and the other shard goes on.
+    #[test]
+    fn a7_a_shard_that_panics_loses_no_outcome() {
+        let mut config = ringpost_broker::ServerConfig::storing();
+        config.broker.default_partitions = 8;
+        let server = ringpost_broker::Server::start(config).expect("a free port");
+        let (report, reported) = std::sync::mpsc::channel();
+        let producer = Producer::builder()
+            .bootstrap(server.bootstrap())
+            .shards(crate::config::Shards::Count(2))
+            .pin(crate::config::Pin::Off)
+            .driver(crate::driver::DriverChoice::Epoll)
+            .linger(Duration::from_secs(50))
+            .on_undelivered(move |lost| {
+                let told = (lost.partition(), lost.outcome(), lost.len());
+                report.send(told).expect("the test waits");
+            })
+            .build()
+            .expect("a producer");
+        let topic = producer.topic_blocking("t").expect("it is made");
+        producer.warm_up_blocking(&["t"]).expect("in time");
+        let shared = producer.shared_for_tests();
+        let known = shared.known_topic("t").expect("it is known");
+        let lanes = known.lanes.load_full();
+        let of_shard = |index| {
+            let mut own = lanes.iter().filter(move |lane| lane.shard.index == index);
+            move || own.next().expect("a partition of this shard").partition
+        };
+        let (mut doomed, mut sound) = (of_shard(0), of_shard(1));
+        let (flying, waiting, healthy) = (doomed(), doomed(), sound());
+        server.with(|broker| {
+            let silence = ringpost_broker::RequestFault::Silence;
+            let faults = broker.faults();
+            faults.next_request(ringpost_broker::ApiKey::Produce, Some(silence));
+        });
+        let send = |partition, text| {
+            let record = Record::value(text).partition(partition);
+            topic.try_send(record).expect("room")
+        };
+        let in_flight = send(flying, b"in flight".as_slice());
+        topic
+            .post(Record::value(b"posted").partition(flying))
+            .expect("room");
+        // Together in one batch.
+        drop(producer.flush());
+        while server.report().records < 2 {
+            std::thread::yield_now();
+        }
+        let in_lane = send(waiting, b"in the lane");
+        shared.shards[0].command(Command::Panic);
+        let outcome = in_flight.wait();
+        assert!(
+            matches!(&outcome, crate::Outcome::Unknown(f) if f.why == Why::ShardLost),
+            "{outcome:?}"
+        );
+        assert!(matches!(
+            in_lane.wait(),
+            crate::Outcome::NotWritten(f) if f.why == Why::ShardLost
+        ));
+        let (partition, told, records) = reported.recv().expect("reported");
+        assert_eq!((partition, records), (flying, 2));
+        assert_eq!(told, outcome);
+        let goes_on = send(healthy, b"goes on");
+        producer
+            .flush_blocking(Duration::from_secs(60))
+            .expect("nothing waits for the shard that is gone");
+        assert!(matches!(goes_on.outcome(), Some(crate::Outcome::Acked(_))));
+        assert!(matches!(
+            topic.try_send(Record::value(b"late").partition(flying)),
+            Err(crate::TrySendError::Closed(_))
+        ));
+        let total = producer.stats().total();
+        assert_eq!(
+            (
+                total.records_acked,
+                total.records_not_written,
+                total.records_unknown
+            ),
+            (1, 1, 2)
+        );
+        producer.close(Duration::from_secs(60));
+        assert_eq!(producer.stats().memory_in_use, 0);
     }
 }
 

@@ -453,6 +453,10 @@ impl Shared {
     /// Code of the application panicked so many times and was caught.
     pub(crate) fn count_panics(&self, panics: u64) {
         if panics > 0 {
+            tracing::error!(
+                panics,
+                "a callback or waker of the application panicked; the producer goes on"
+            );
             self.callback_panics.fetch_add(panics, Ordering::Relaxed);
         }
     }

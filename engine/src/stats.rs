@@ -1,7 +1,7 @@
 //! What a producer has done so far. Readable at any time, from any thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -29,7 +29,8 @@ pub struct Stats {
     pub dead_letters: DeadLetterStats,
     /// Batches whose loss could not be reported to `on_undelivered`, because its queue was full.
     pub undelivered_dropped: u64,
-    /// Panics of the application's code that were caught: of `on_undelivered`, and of wakers.
+    /// Panics of the application's code that were caught and logged: of `on_undelivered`, and of
+    /// wakers.
     pub callback_panics: u64,
     /// Shard by shard.
     pub shards: Vec<ShardStats>,
@@ -69,6 +70,8 @@ pub struct ShardStats {
     pub cpu: Option<usize>,
     /// Why it is not pinned although it should be.
     pub pin_error: Option<String>,
+    /// Why it runs on epoll although others have a ring.
+    pub ring_refused: Option<String>,
     /// Records with outcome `Acked`.
     pub records_acked: u64,
     /// Records with outcome `Sent`.
@@ -188,6 +191,7 @@ impl Stats {
 #[derive(Debug)]
 pub(crate) struct ShardCounters {
     cpu: Mutex<(Option<usize>, Option<String>)>,
+    ring_refused: OnceLock<String>,
     acked: AtomicU64,
     sent: AtomicU64,
     not_written: AtomicU64,
@@ -209,6 +213,7 @@ impl ShardCounters {
         let zero = || AtomicU64::new(0);
         Self {
             cpu: Mutex::default(),
+            ring_refused: OnceLock::new(),
             acked: zero(),
             sent: zero(),
             not_written: zero(),
@@ -223,6 +228,13 @@ impl ShardCounters {
 
     pub(crate) fn placed(&self, cpu: Option<usize>, error: Option<String>) {
         *self.cpu.lock().unwrap_or_else(PoisonError::into_inner) = (cpu, error);
+    }
+
+    pub(crate) fn ring_was_refused(&self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            // Said once, when it starts.
+            let _ = self.ring_refused.set(reason);
+        }
     }
 
     pub(crate) fn settled(
@@ -252,6 +264,11 @@ impl ShardCounters {
     /// Records that their shard never saw. Called when it is gone.
     pub(crate) fn not_written(&self, records: u32) {
         add(&self.not_written, u64::from(records));
+    }
+
+    /// Records that were lost with their shard.
+    pub(crate) fn unknown(&self, records: u64) {
+        add(&self.unknown, records);
     }
 
     pub(crate) fn turned(&self, counters: Counters, driver: DriverCounters) {
@@ -289,6 +306,7 @@ impl ShardCounters {
         ShardStats {
             cpu,
             pin_error,
+            ring_refused: self.ring_refused.get().cloned(),
             records_acked: get(&self.acked),
             records_sent: get(&self.sent),
             records_not_written: get(&self.not_written),

@@ -138,6 +138,14 @@ impl<M: Memory, T> Dispatcher<M, T> {
     where
         S: Supply<Memory = M, Ticket = T>,
     {
+        self.abandon_because(now, Why::Closed, supply);
+    }
+
+    /// As [`Dispatcher::abandon`], for another reason than that the producer is closed.
+    pub fn abandon_because<S>(&mut self, now: Time, why: Why, supply: &mut S)
+    where
+        S: Supply<Memory = M, Ticket = T>,
+    {
         for index in 0..self.connections.len() {
             self.drop_connection(now, index);
             while let Some(mut flight) = self.connections[index].flights.pop_front() {
@@ -149,17 +157,17 @@ impl<M: Memory, T> Dispatcher<M, T> {
                         continue;
                     };
                     batch.maybe_written = true;
-                    self.fail(now, entry.lane, batch, Why::Closed, None);
+                    self.fail(now, entry.lane, batch, why, None);
                 }
             }
         }
         for index in 0..self.lanes.len() {
             let id = LaneId(u32::try_from(index).unwrap_or(u32::MAX));
             while let Some(batch) = self.lanes[index].as_mut().and_then(|l| l.queue.pop_front()) {
-                self.fail(now, id, batch, Why::Closed, None);
+                self.fail(now, id, batch, why, None);
             }
             while let Some(batch) = self.draw(now, id, supply) {
-                self.fail(now, id, batch, Why::Closed, None);
+                self.fail(now, id, batch, why, None);
             }
             // It has nothing any more: off the list.
             self.list(now, id);
