@@ -465,8 +465,8 @@ impl Broker {
                 log_append_time_ms,
                 ..PartitionAnswer::written(base_offset, own.log.start())
             };
-            // Alone in its in-sync set, as far as it knows, it needs to wait for nobody.
-            if acks == -1 && isr != [node_id] {
+            // Nobody fetches from it any more, so it waits in vain.
+            if acks == -1 {
                 answer.awaited = Some(Awaited {
                     place,
                     offset: base_offset + records,

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
-use kafka_protocol::messages::{MetadataRequest, ProduceRequest};
+use kafka_protocol::messages::{InitProducerIdRequest, MetadataRequest, ProduceRequest};
 use ringpost_broker::{
     Broker, BrokerConfig, Closed, ErrorCode, Keep, Node, Progress, Replication, Session, TopicSpec,
+    UnknownProducer,
 };
 
 use crate::support::{BatchOf, NOW, Produce, frame, read_answer, topic_name};
@@ -494,4 +495,47 @@ fn i5_acks_all_that_waits_too_long_times_out_after_the_append() {
     c.wait(1);
     assert_eq!(c.code(1).unwrap().0, ErrorCode::REQUEST_TIMED_OUT);
     assert_eq!(c.log(1), [(0, 0, 2)]);
+}
+
+/// A node that is asked for its first producer id is loading for a while; so is one that was
+/// started again.
+#[test]
+fn i11_a_node_has_no_producer_ids_at_first() {
+    let mut c = Cluster::new(BrokerConfig {
+        producer_id_load_ms: 5,
+        ..config(1)
+    });
+    let ask = |c: &mut Cluster| {
+        let request = InitProducerIdRequest::default().with_transactional_id(None);
+        c.sessions[0].receive(&frame(3, 4, &request));
+        let (mut bytes, _) = c.hear(1);
+        let answer = read_answer::<InitProducerIdRequest>(&mut bytes, 3, 4);
+        (ErrorCode(answer.error_code), answer.producer_id.0)
+    };
+    let loading = (ErrorCode::COORDINATOR_LOAD_IN_PROGRESS, -1);
+    assert_eq!(ask(&mut c), loading);
+    c.wait(4);
+    assert_eq!(ask(&mut c), loading);
+    c.wait(1);
+    let (code, first) = ask(&mut c);
+    assert_eq!(code, OK);
+    assert_eq!(ask(&mut c), (OK, first + 1));
+    c.broker.crash_node(1);
+    c.broker.start_node(1);
+    c.reconnect(1);
+    assert_eq!(ask(&mut c), loading);
+}
+
+/// An old broker refuses a producer it does not know, unless it begins at 0; a new one takes it
+/// (which the scripts show).
+#[test]
+fn i9_an_old_broker_refuses_unknown_producers() {
+    let mut c = Cluster::new(BrokerConfig {
+        unknown_producer: UnknownProducer::Refuse,
+        ..config(1)
+    });
+    let unknown = Some((ErrorCode::UNKNOWN_PRODUCER_ID, -1));
+    assert_eq!(c.produce(1, &batch(3, 1)), unknown);
+    assert_eq!(c.produce(1, &batch(0, 1)), Some((OK, 0)));
+    assert_eq!(c.produce(1, &batch(1, 1)), Some((OK, 1)));
 }

@@ -10,6 +10,7 @@ mod cluster;
 mod faults;
 mod hostile;
 mod produce;
+mod random;
 mod reading;
 mod scripts;
 mod server;
