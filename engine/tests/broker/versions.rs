@@ -76,7 +76,7 @@ fn zstd_is_not_sent_to_who_cannot_read_it(driver: DriverChoice) {
     match block_on(topic.try_send(Record::value(&value)).expect("room")) {
         Outcome::NotWritten(failure) => {
             assert_eq!(failure.why, Why::Unsupported);
-            assert!(failure.to_string().contains("zstd"), "{failure}");
+            assert!(format!("{failure:#}").contains("zstd"), "{failure:#}");
         }
         other => panic!("{other:?}"),
     }
