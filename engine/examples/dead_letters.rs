@@ -32,8 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let topic = producer.topic_blocking(topic)?;
     match topic.send_blocking(Record::value(value.as_bytes()))?.wait() {
         Outcome::Acked(_) | Outcome::Sent => println!("acknowledged"),
-        Outcome::NotWritten(failure) => println!("not written: {failure}"),
-        Outcome::Unknown(failure) => println!("perhaps written: {failure}"),
+        Outcome::NotWritten(failure) => println!("not written: {failure:#}"),
+        Outcome::Unknown(failure) => println!("perhaps written: {failure:#}"),
     }
     // Waits for dead letters too.
     producer.close(Duration::from_secs(30));

@@ -322,6 +322,43 @@ fn a5_w5_a_million_records() {
     read_back(&topic_name, &history);
 }
 
+/// Batches that a topic takes only in parts: all records acked, each at its own offset, once, in order.
+#[test]
+fn b3_batches_that_are_too_large_are_divided() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for compression in ["none", "lz4"] {
+        let topic_name = fresh(&format!("narrow-{compression}"));
+        let dir = environment("RINGPOST_KAFKA_DIR");
+        let partitions = PARTITIONS.to_string();
+        let narrow = "max.message.bytes=4000";
+        script(
+            "scripts/kafka",
+            &[
+                "topic",
+                &dir,
+                &topic_name,
+                "--partitions",
+                &partitions,
+                "--config",
+                narrow,
+            ],
+        );
+        let producer = Producer::builder()
+            .bootstrap(environment("RINGPOST_BOOTSTRAP"))
+            .set("compression", compression)
+            .expect("a known setting")
+            .build()
+            .expect("a producer");
+        let topic = producer
+            .topic_blocking(&topic_name)
+            .expect("the topic was created");
+        let mut history = History::default();
+        stream(&topic, 20_000, 100, 5, &mut history);
+        producer.close(Duration::from_secs(30));
+        read_back(&topic_name, &history);
+    }
+}
+
 /// Every Produce version that the broker speaks, one after the other into one topic.
 #[test]
 fn w5_every_produce_version() {
@@ -480,8 +517,8 @@ fn m3_b3_refusals() {
         panic!("{outcome:?}")
     };
     assert!(
-        failure.to_string().contains("MESSAGE_TOO_LARGE"),
-        "{failure}"
+        format!("{failure:#}").contains("MESSAGE_TOO_LARGE"),
+        "{failure:#}"
     );
     // What follows is not harmed, though the refused batch had used up sequence numbers.
     let mut history = History::default();

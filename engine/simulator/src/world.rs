@@ -874,7 +874,7 @@ impl World {
                     }
                     Verdict::NotWritten(failure) => assert!(
                         places.is_empty(),
-                        "record {number} of lane {id} was written: {failure}"
+                        "record {number} of lane {id} was written: {failure:#}"
                     ),
                     Verdict::Sent | Verdict::Unknown(_) => {}
                 }

@@ -329,7 +329,7 @@ fn g3_a_silent_broker_holds_no_more_than_the_memory(driver: DriverChoice) {
     let taken = fill(&topic);
     match block_on(delivery) {
         Outcome::NotWritten(failure) => {
-            assert_eq!(failure.why, ringpost::Why::Expired, "{failure}");
+            assert_eq!(failure.why, ringpost::Why::Expired, "{failure:#}");
         }
         other => panic!("it was never sent: {other:?}"),
     }

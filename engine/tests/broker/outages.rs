@@ -147,7 +147,7 @@ fn b3_refused_records_say_why(driver: DriverChoice) {
                         ..
                     })
                 ),
-                "{failure}"
+                "{failure:#}"
             );
         }
         other => panic!("{other:?}"),
@@ -256,7 +256,7 @@ fn h6_h1_spoiled_answers_acknowledge_nothing(driver: DriverChoice) {
     for (number, (server, producer, delivery)) in sent.into_iter().enumerate() {
         match in_time(move || delivery.wait()) {
             Outcome::Unknown(failure) => {
-                assert_eq!(failure.why, Why::Expired, "{number}: {failure}")
+                assert_eq!(failure.why, Why::Expired, "{number}: {failure:#}")
             }
             other => panic!("{number}: {other:?}"),
         }

@@ -123,7 +123,7 @@ fn h10_a_stranger_that_metadata_names_hears_no_record(driver: DriverChoice) {
                     failure.last,
                     Some(Cause::Protocol { .. } | Cause::Disconnected { .. })
                 ),
-                "{failure}"
+                "{failure:#}"
             );
         }
         other => panic!("{other:?}"),

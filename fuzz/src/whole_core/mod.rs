@@ -662,7 +662,7 @@ impl Rig {
                     }
                     Verdict::Unknown(failure) | Verdict::NotWritten(failure) => {
                         assert_eq!(failure.attempts, attempts);
-                        assert!(!failure.to_string().chars().any(char::is_control));
+                        assert!(!format!("{failure:#}").chars().any(char::is_control));
                     }
                 }
                 if matches!(settled.verdict, Verdict::Unknown(_)) {

@@ -102,7 +102,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
             if !lane.eligible(now, &self.settings) {
                 continue;
             }
-            let again = lane.queue.front().is_some_and(|batch| batch.attempts > 0);
+            // What came back only because of another batch, or was divided, is none.
+            let is_again = |batch: &Batch<M::Piece, T>| batch.attempts > batch.excused;
+            let again = lane.queue.front().is_some_and(is_again);
             if again && !paid {
                 if let Err(until) = self.pay_for_retry(now, index) {
                     self.counters.budget_waits += 1;

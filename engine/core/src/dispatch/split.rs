@@ -3,8 +3,11 @@
 //! The broker looks at the size before it looks at the sequence, and stores nothing: the numbers of a
 //! refused batch are still free. The halves take them over, the first those of the first records, so
 //! that together they fill exactly the place of the whole, and nothing behind them changes its numbers.
-//! That is only so when no attempt may have been stored. The halves can be too large once more; a
-//! batch with a single record is refused for good.
+//!
+//! When an earlier attempt may have been stored all the same, those numbers keep the halves from being
+//! stored beside it: a broker that has the whole has no batch with the numbers of a half, and refuses
+//! them as out of order. Without sequences nothing would; then such a batch is not divided. The halves
+//! can be too large once more; a batch with a single record is refused for good.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -41,7 +44,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
         mut batch: Batch<M::Piece, T>,
         cause: Cause,
     ) {
-        if batch.sealed.records == 1 || batch.maybe_written {
+        let may_be_doubled = batch.maybe_written && batch.stamp.is_none();
+        if batch.sealed.records == 1 || may_be_doubled {
             self.fail(now, id, batch, Why::Rejected, Some(cause));
         } else {
             // It is divided when it is to be sent again: then there is memory to do it in.
@@ -112,7 +116,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             excused: batch.excused,
             too_large: false,
             split_bytes,
-            maybe_written: false,
+            maybe_written: batch.maybe_written,
             moments: batch.moments,
             deadline: batch.deadline,
             first: batch.first.clone(),

@@ -251,7 +251,7 @@ fn w9_a_broker_without_produce_or_with_too_old_ones_ends_what_waits_for_it() {
         assert_eq!((failure.why, failure.attempts), (Why::Unsupported, 0));
         assert!(
             matches!(failure.last, Some(Cause::Unsupported { .. })),
-            "{failure}"
+            "{failure:#}"
         );
     }
 }

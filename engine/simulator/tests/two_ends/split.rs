@@ -5,6 +5,7 @@ use std::time::Duration;
 use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
 use ringpost_core::dispatch::Purge;
 use ringpost_core::outcome::{Cause, Failure, Verdict, Why};
+use ringpost_core::retry::Budget;
 use ringpost_core::settings::{Acks, Linger};
 
 use ringpost_simulator::found::batches_of;
@@ -156,26 +157,41 @@ fn b3_an_expired_batch_is_not_divided() {
     world.check(true);
 }
 
-/// When an earlier attempt may have been stored, the numbers may be used up: it is not divided, and
-/// what became of it is unknown.
+/// When an earlier attempt may have been stored, the halves keep the numbers of the whole: acked when it
+/// was not there, unknown and not there twice when it was. Without sequences it is not divided.
 #[test]
-fn b3_a_batch_that_may_be_stored_is_not_divided() {
-    let mut world = World::warm(narrow(1 << 20), 1);
-    let faults = world.broker.faults();
-    faults.next_batch("t", 0, PartitionFault::OmitBefore);
+fn b3_a_batch_that_may_be_stored_is_never_there_beside_its_halves() {
     let code = ErrorCode::MESSAGE_TOO_LARGE;
-    faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
-    append_together(&mut world, 20, 200);
-    world.settle(ms(5_000));
-    let Verdict::Unknown(failure) = &world.outcome(0, 1).verdict else {
-        panic!("{:?}", world.outcome(0, 1));
+    let run = |first, idempotent| {
+        let setup = narrow(1 << 20).settings(|s| s.idempotent = idempotent);
+        let mut world = World::warm(setup, 1);
+        let faults = world.broker.faults();
+        faults.next_batch("t", 0, first);
+        faults.next_batch("t", 0, PartitionFault::ErrorBefore(code));
+        append_together(&mut world, 20, 200);
+        world.run_for(ms(500));
+        append_together(&mut world, 2, 200);
+        world.settle(ms(5_000));
+        assert!(world.is_acked(0, 21) && world.is_acked(0, 22));
+        world.check(true);
+        world
     };
-    assert_eq!((failure.why, failure.attempts), (Why::Rejected, 2));
-    assert_eq!(world.dispatcher.counters().splits, 0);
-    append_together(&mut world, 2, 200);
-    world.settle(ms(5_000));
-    assert!(world.is_acked(0, 21) && world.is_acked(0, 22));
-    world.check(true);
+    let absent = run(PartitionFault::OmitBefore, true);
+    assert!(absent.all_acked());
+    assert_eq!(absent.dispatcher.counters().splits, 1);
+    assert_eq!(absent.dispatcher.counters().epoch_bumps, 0);
+
+    let there = run(PartitionFault::OmitAfter, true);
+    let plain = run(PartitionFault::OmitBefore, false);
+    assert_eq!(plain.dispatcher.counters().splits, 0);
+    for (world, why) in [(there, Why::SequenceBroken), (plain, Why::Rejected)] {
+        for number in 1..=20 {
+            match &world.outcome(0, number).verdict {
+                Verdict::Unknown(failure) => assert_eq!(failure.why, why),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }
 
 /// Without memory for the halves the batch waits and is divided later.
@@ -235,5 +251,24 @@ fn b3_c4_a_purge_ends_each_half_for_itself() {
     append_together(&mut world, 2, 200);
     world.settle(ms(5_000));
     assert!(world.is_acked(0, 21) && world.is_acked(0, 22));
+    world.check(true);
+}
+
+/// Halves take nothing from the retry budget: hundreds of them do not wait.
+#[test]
+fn b3_dividing_does_not_use_up_the_retry_budget() {
+    let setup = narrow(300).settings(|s| {
+        s.retry.budget = Some(Budget {
+            percent_of_successes: 0,
+            per_second: 1,
+            burst: 1,
+        });
+    });
+    let mut world = World::warm(setup, 1);
+    append_together(&mut world, 70, 100);
+    world.settle(ms(1_000));
+    assert!(world.all_acked());
+    assert!(world.dispatcher.counters().splits >= 35);
+    assert_eq!(world.dispatcher.counters().budget_waits, 0);
     world.check(true);
 }
