@@ -15,8 +15,11 @@ BEGIN {
   place("engine/tests/real_kafka.rs", "real Kafka", "scripts/test kafka")
   place("bench-harness/broker/", "the broker model", "cargo test -p ringpost-broker")
   place("bench-harness/broker/tests/real_kafka.rs", "the broker model beside real Kafka", "scripts/test kafka")
+  place("bench-harness/chaos/", "the proxy and the history of scripts/chaos", "cargo test -p ringpost-chaos")
   place("bench-harness/", "the measuring tool", "cargo test -p ringpost-bench")
   place("fuzz/", "fuzz targets", "scripts/fuzz")
+  place("scripts/lossy", "real sockets over a lossy loopback", "scripts/test lossy")
+  place("scripts/chaos", "a real cluster under faults", "scripts/chaos")
   place("scripts/", "processes and real Kafka", "the script itself")
 }
 

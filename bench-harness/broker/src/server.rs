@@ -375,9 +375,11 @@ impl Server {
         let thread = lock(&self.acceptors).get_mut(node).and_then(Option::take);
         if let Some(thread) = thread {
             // `accept` returns for this connection, or for one queued before it; either way the
-            // thread then sees the flag. So whether connecting succeeds does not matter.
-            let _ =
-                TcpStream::connect_timeout(&reachable(self.inner.nodes[node].addr), WAKE_TIMEOUT);
+            // thread then sees the flag. A network that loses packets can lose this one.
+            let addr = reachable(self.inner.nodes[node].addr);
+            while !thread.is_finished() && TcpStream::connect_timeout(&addr, WAKE_TIMEOUT).is_err()
+            {
+            }
             let _ = thread.join();
         }
     }

@@ -167,7 +167,18 @@ fn h13_a_flipped_bit_of_a_request_is_sent_again(driver: DriverChoice) {
     }
 }
 
+/// 20,000 records: each acked, over one connection, without a retry. `scripts/lossy` runs this where
+/// packets are lost, doubled and late.
+fn n6_a_stream_of_records_over_any_network(driver: DriverChoice) {
+    let mut route = Route::new(driver, &[]);
+    route.post(20_000);
+    let stats = route.finish();
+    let total = stats.total();
+    assert_eq!((total.connection_failures, total.retries), (0, 0));
+}
+
 for_both_drivers!(
+    n6_a_stream_of_records_over_any_network,
     n1_a_reset_within_a_request,
     n1_n2_an_end_at_the_end_of_a_request,
     n2_a_half_closed_connection_is_left,
