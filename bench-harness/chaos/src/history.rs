@@ -22,7 +22,7 @@
 //! 4096 bytes to a pipe is atomic (pipe(7)), which is why any thread may write without a lock.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 use crate::clock;
@@ -128,6 +128,24 @@ impl Event {
             stamp_ns: u64::from_be_bytes(field(bytes, 32)),
         })
     }
+}
+
+/// The events of a kept history.
+///
+/// # Errors
+/// When it cannot be opened, or is none.
+pub fn events(path: &Path) -> io::Result<impl Iterator<Item = Event>> {
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut header = [0; HEADER_LEN];
+    file.read_exact(&mut header)?;
+    if !header.starts_with(MAGIC) {
+        return Err(io::Error::other("it does not begin as a history does"));
+    }
+    Ok(std::iter::from_fn(move || {
+        let mut bytes = [0; EVENT_LEN];
+        file.read_exact(&mut bytes).ok()?;
+        Event::read(&bytes)
+    }))
 }
 
 /// The writing end, one per thread.

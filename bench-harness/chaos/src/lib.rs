@@ -14,3 +14,4 @@ pub mod load;
 pub mod payload;
 pub mod plan;
 pub mod proxy;
+pub mod shares;

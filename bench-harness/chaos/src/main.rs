@@ -1,5 +1,6 @@
 //! The command. `scripts/chaos` puts its parts together.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -10,7 +11,8 @@ use clap::{Parser, Subcommand};
 use ringpost_chaos::load::{LoadOptions, Stop, load};
 use ringpost_chaos::plan::{Fault, plan};
 use ringpost_chaos::proxy::{Proxy, Route};
-use ringpost_chaos::{clock, keep};
+use ringpost_chaos::shares::{Bounds, Times, shares};
+use ringpost_chaos::{clock, history, keep};
 
 /// Parts of scripts/chaos: a workload with a history, who keeps it, faults by seed, a fault proxy.
 #[derive(Parser)]
@@ -54,6 +56,25 @@ enum Command {
     },
     /// Lists the kinds of faults
     Faults,
+    /// How many new records went to a broker's partitions while it was ill
+    Shares {
+        /// A history, as kept
+        history: PathBuf,
+        /// Its timeline, with lines begin, fault, heal and end
+        timeline: PathBuf,
+        /// The partitions the ill broker leads
+        #[arg(long, value_delimiter = ',', required = true)]
+        ill: Vec<i32>,
+        /// Its share of new records after a second, in percent, has to be less
+        #[arg(long, default_value_t = 5.0)]
+        share_max: f64,
+        /// What the others carry at least, in percent of their fault-free part
+        #[arg(long, default_value_t = 90.0)]
+        others_min: f64,
+        /// How long until it has its share again
+        #[arg(long, default_value_t = 25_000)]
+        return_ms_max: u64,
+    },
     /// Appends a line to a timeline: the monotonic clock's nanoseconds, a tab, the words
     Mark {
         /// The timeline
@@ -141,6 +162,44 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Faults => {
             for fault in Fault::all() {
                 println!("{:<13} {}", fault.name(), fault.what());
+            }
+        }
+        Command::Shares {
+            history,
+            timeline,
+            ill,
+            share_max,
+            others_min,
+            return_ms_max,
+        } => {
+            let words = std::fs::read_to_string(timeline)?;
+            let mark = |name: &'static str| {
+                words
+                    .lines()
+                    .filter_map(|line| line.split_once('\t'))
+                    .find(|(_, what)| what.starts_with(name))
+                    .and_then(|(stamp, _)| stamp.parse().ok())
+                    .ok_or_else(|| format!("the timeline has no line {name:?}"))
+            };
+            let times = Times {
+                begin: mark("begin")?,
+                ill: mark("fault")?,
+                well: mark("heal")?,
+                end: mark("end")?,
+            };
+            let ill: BTreeSet<i32> = ill.into_iter().collect();
+            let seen = shares(history::events(&history)?, &ill, &times);
+            println!("{seen}");
+            let violations = seen.violations(&Bounds {
+                share_percent_max: share_max,
+                others_percent_min: others_min,
+                return_ms_max,
+            });
+            for violation in &violations {
+                println!("violation: {violation}");
+            }
+            if !violations.is_empty() {
+                return Ok(ExitCode::FAILURE);
             }
         }
         Command::Mark { file, words } => {

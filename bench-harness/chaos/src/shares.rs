@@ -1,0 +1,302 @@
+//! How many new records go to one broker's partitions while it is ill, read from a history.
+//!
+//! A record belongs to the second in which it was handed over, and to the partition its
+//! acknowledgement names. One without an acknowledgement counts for the ill broker: nobody can say
+//! that it was kept away from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::history::{Event, Kind};
+
+/// When what happened, in nanoseconds of the history's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// From here on all is well and warm.
+    pub begin: u64,
+    /// The broker falls ill.
+    pub ill: u64,
+    /// It is well again.
+    pub well: u64,
+    /// The load ends.
+    pub end: u64,
+}
+
+/// What is asked of a producer that avoids brokers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bounds {
+    /// The ill broker's share of new records, from one second after it fell ill, in percent.
+    pub share_percent_max: f64,
+    /// What the other brokers carry, in percent of their part of the fault-free rate.
+    pub others_percent_min: f64,
+    /// How long until it has four fifths of its fault-free share again.
+    pub return_ms_max: u64,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shares {
+    /// Acknowledged records a second, before.
+    pub rate_before: f64,
+    /// The broker's share of records before it fell ill, in percent.
+    pub share_before_percent: f64,
+    /// Its share in the first second.
+    pub share_first_second_percent: f64,
+    /// Its share from then on.
+    pub share_percent: f64,
+    /// Records that were handed over while it was ill and never acknowledged.
+    pub without_ack: u64,
+    /// What the others carried, in percent of their part of the rate before.
+    pub others_percent: f64,
+    /// When it had four fifths of its share again, after it was well.
+    pub returned_ms: Option<u64>,
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Reads a history's events. `ill` are the partitions that the ill broker leads.
+#[must_use]
+pub fn shares(events: impl Iterator<Item = Event>, ill: &BTreeSet<i32>, times: &Times) -> Shares {
+    let mut invoked: BTreeMap<(u32, u32), Vec<u64>> = BTreeMap::new();
+    // Records by the window they were handed over in: of the ill broker, of the others.
+    let mut before = Count::default();
+    let mut first_second = Count::default();
+    let mut while_ill = Count::default();
+    let mut after: BTreeMap<u64, Count> = BTreeMap::new();
+    let mut invoked_first_second = 0;
+    let mut invoked_while_ill = 0;
+    let mut acked_before = 0;
+    let mut others_acked = 0;
+    let steady = times.ill + SECOND;
+    for event in events {
+        match event.kind {
+            Kind::Invoked => {
+                let stamps = invoked.entry((event.producer, event.stream)).or_default();
+                stamps.push(event.stamp_ns);
+                if (times.ill..steady).contains(&event.stamp_ns) {
+                    invoked_first_second += 1;
+                } else if (steady..times.well).contains(&event.stamp_ns) {
+                    invoked_while_ill += 1;
+                }
+            }
+            Kind::Ok => {
+                let is_ill = ill.contains(&event.partition);
+                acked_before += u64::from((times.begin..times.ill).contains(&event.stamp_ns));
+                others_acked +=
+                    u64::from(!is_ill && (steady..times.well).contains(&event.stamp_ns));
+                let stamp = usize::try_from(event.counter)
+                    .ok()
+                    .and_then(|at| invoked.get(&(event.producer, event.stream))?.get(at));
+                match stamp {
+                    Some(&at) if at < times.begin => {}
+                    Some(&at) if at < times.ill => before.add(is_ill),
+                    Some(&at) if at < steady => first_second.add(is_ill),
+                    Some(&at) if at < times.well => while_ill.add(is_ill),
+                    Some(&at) if at < times.end => {
+                        // Windows of a second, one beginning every fifth of a second.
+                        let newest = (at - times.well) / (SECOND / 5);
+                        for window in newest.saturating_sub(4)..=newest {
+                            after.entry(window).or_default().add(is_ill);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Kind::Started | Kind::Fail | Kind::Maybe | Kind::Ended => {}
+        }
+    }
+    let without_ack = invoked_while_ill - while_ill.all();
+    let share_before_percent = before.ill_percent(before.all());
+    let returned_ms = after
+        .iter()
+        .find(|(_, count)| {
+            count.all() > 0 && count.ill_percent(count.all()) >= share_before_percent * 0.8
+        })
+        .map(|(window, _)| window * 200);
+    let rate_before = rate(acked_before, times.ill - times.begin);
+    let others_before = rate_before * (100.0 - share_before_percent) / 100.0;
+    while_ill.ill += without_ack;
+    first_second.ill += invoked_first_second - first_second.all();
+    Shares {
+        rate_before,
+        share_before_percent,
+        share_first_second_percent: first_second.ill_percent(first_second.all()),
+        share_percent: while_ill.ill_percent(while_ill.all()),
+        without_ack,
+        others_percent: 100.0 * rate(others_acked, times.well - steady) / others_before.max(1e-9),
+        returned_ms,
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    ill: u64,
+    others: u64,
+}
+
+impl Count {
+    fn add(&mut self, ill: bool) {
+        if ill {
+            self.ill += 1;
+        } else {
+            self.others += 1;
+        }
+    }
+
+    fn all(&self) -> u64 {
+        self.ill + self.others
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts of records lie far below 2^52"
+    )]
+    fn ill_percent(&self, of: u64) -> f64 {
+        100.0 * self.ill as f64 / (of.max(1)) as f64
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts and times lie far below 2^52"
+)]
+fn rate(records: u64, ns: u64) -> f64 {
+    records as f64 * 1e9 / ns.max(1) as f64
+}
+
+impl Shares {
+    /// What does not hold.
+    #[must_use]
+    pub fn violations(&self, bounds: &Bounds) -> Vec<String> {
+        let mut violations = Vec::new();
+        if self.share_percent >= bounds.share_percent_max {
+            violations.push(format!(
+                "{:.1} % of new records went to the ill broker, {} % are allowed",
+                self.share_percent, bounds.share_percent_max
+            ));
+        }
+        if self.others_percent < bounds.others_percent_min {
+            violations.push(format!(
+                "the others carried {:.0} % of their part of the fault-free rate, not {} %",
+                self.others_percent, bounds.others_percent_min
+            ));
+        }
+        match self.returned_ms {
+            Some(ms) if ms <= bounds.return_ms_max => {}
+            returned => violations.push(format!(
+                "the broker had its share again after {returned:?} ms, {} are allowed",
+                bounds.return_ms_max
+            )),
+        }
+        violations
+    }
+}
+
+impl fmt::Display for Shares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "before: {:.0} records/s, share {:.1} %; ill: share {:.1} % in the first second, {:.2} % \
+             after it ({} records without ack), others {:.0} % of their fault-free rate; its share \
+             again after {}",
+            self.rate_before,
+            self.share_before_percent,
+            self.share_first_second_percent,
+            self.share_percent,
+            self.without_ack,
+            self.others_percent,
+            self.returned_ms
+                .map_or_else(|| "never".into(), |ms| format!("{ms} ms"))
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES: Times = Times {
+        begin: 0,
+        ill: 10 * SECOND,
+        well: 20 * SECOND,
+        end: 40 * SECOND,
+    };
+    const BOUNDS: Bounds = Bounds {
+        share_percent_max: 5.0,
+        others_percent_min: 90.0,
+        return_ms_max: 6_000,
+    };
+
+    /// A record a millisecond, in turn to partitions 0 to 2; `place` changes that, `None` is never
+    /// acknowledged.
+    fn run(place: impl Fn(u64, i32) -> Option<i32>) -> Shares {
+        let mut events = Vec::new();
+        for (counter, turn) in (0..40_000_u64).zip([0, 1, 2].into_iter().cycle()) {
+            let stamp_ns = counter * SECOND / 1000;
+            let event = Event {
+                kind: Kind::Invoked,
+                producer: 1,
+                stream: 0,
+                partition: -1,
+                counter,
+                value: 0,
+                stamp_ns,
+            };
+            events.push(event);
+            if let Some(partition) = place(stamp_ns, turn) {
+                events.push(Event {
+                    kind: Kind::Ok,
+                    partition,
+                    value: 1,
+                    ..event
+                });
+            }
+        }
+        shares(events.into_iter(), &BTreeSet::from([2]), &TIMES)
+    }
+
+    #[test]
+    fn a_producer_that_avoids_passes() {
+        let ill = 10 * SECOND + SECOND / 2..25 * SECOND;
+        let seen = run(|at, turn| {
+            Some(if turn == 2 && ill.contains(&at) {
+                0
+            } else {
+                turn
+            })
+        });
+        assert_eq!(seen.violations(&BOUNDS), [""; 0], "{seen}");
+        assert!(
+            (seen.share_first_second_percent - 16.7).abs() < 0.2,
+            "{seen}"
+        );
+        // The first window of which four fifths lie behind the moment.
+        assert_eq!(seen.returned_ms, Some(4_800));
+    }
+
+    #[test]
+    fn one_that_goes_on_does_not() {
+        let seen = run(|_, turn| Some(turn));
+        assert_eq!(seen.violations(&BOUNDS).len(), 1, "{seen}");
+        assert!((seen.share_percent - 33.3).abs() < 0.1, "{seen}");
+    }
+
+    #[test]
+    fn records_without_ack_count_for_the_ill_broker() {
+        let ill = 10 * SECOND..20 * SECOND;
+        let seen = run(|at, turn| (turn != 2 || !ill.contains(&at)).then_some(turn));
+        assert_eq!(seen.without_ack, 3_000, "{seen}");
+        assert_eq!(seen.violations(&BOUNDS).len(), 1, "{seen}");
+    }
+
+    #[test]
+    fn one_that_stalls_or_never_returns_does_not() {
+        let seen = run(|at, turn| {
+            let stalled = (10 * SECOND..20 * SECOND).contains(&at) && at % SECOND > SECOND / 2;
+            let gone = at >= 11 * SECOND && turn == 2;
+            (!stalled).then_some(if gone { 0 } else { turn })
+        });
+        assert_eq!(seen.violations(&BOUNDS).len(), 3, "{seen}");
+        assert_eq!(seen.returned_ms, None);
+    }
+}
