@@ -73,7 +73,8 @@ on_exit() {
   for name in "${!process[@]}"; do end_process "$name"; done
   [[ ! -f $dir/kafka/cluster ]] || "$ROOT/scripts/kafka" down "$dir/kafka"
   for name in small kafka; do
-    ! mountpoint -q "$dir/$name" || umount "$dir/$name"
+    # Lazily: a killed node's last threads may still hold a file.
+    ! mountpoint -q "$dir/$name" || umount --lazy "$dir/$name"
   done
   for name in switch client proxy node-1 node-2 node-3; do
     ! ip netns list | grep -q "^$NAME-$name\b" || ip netns del "$NAME-$name"
