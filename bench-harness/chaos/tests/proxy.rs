@@ -356,6 +356,7 @@ fn h13_a_bit_of_a_request_is_flipped() {
     assert_eq!(bench.client.answer().unwrap()[4..], *b"accd");
 }
 
+/// The client sees a reset, an end, a refusal, or nothing at all, and its next connection is served.
 #[test]
 fn n2_connections_are_reset_closed_refused_or_left_half_open() {
     let bench = Bench::new();
