@@ -100,4 +100,34 @@ mod tests {
             assert_eq!(Outcome::of(&verdict, 3, 7, 99), Outcome::Acked(ack));
         }
     }
+
+    /// From a failure to its last cause by `source`; `{:#}` tells the first one too.
+    #[test]
+    fn r2_errors_lead_to_their_causes() {
+        use std::error::Error as _;
+
+        use ringpost_core::id::BrokerId;
+
+        let cause = |reason: &str| {
+            Some(Cause::Disconnected {
+                broker: BrokerId(3),
+                reason: reason.into(),
+            })
+        };
+        let failure = Failure {
+            attempts: 2,
+            first: cause("reset"),
+            last: cause("timed out"),
+            ..Failure::new(Why::Expired)
+        };
+        let source = failure.source().expect("a cause");
+        assert!(source.to_string().contains("timed out") && source.source().is_none());
+        assert!(format!("{failure:#}").contains("reset"));
+        assert!(Failure::new(Why::Closed).source().is_none());
+
+        let error = std::io::Error::other("no more");
+        let what = "threads";
+        let start = crate::error::StartError::System { what, error };
+        assert_eq!(start.source().expect("the system's").to_string(), "no more");
+    }
 }

@@ -170,3 +170,28 @@ fn h6_an_answer_nobody_asked_the_directory_for_ends_its_connection() {
     puppet.run_for(ms(3_000));
     assert!(puppet.questions >= 3, "connected again");
 }
+
+/// Asked for another producer id, a broker that gives the used one again, with whatever epoch, is asked
+/// on, with growing waits; the next id that is new is taken.
+#[test]
+fn i11_a_producer_id_that_is_used_up_is_not_taken_again() {
+    for epoch in [0, 3, i16::MAX] {
+        let mut puppet = told(vec![broker(1, "10.0.0.1", 9092)], vec![topic("t", &[0])]);
+        puppet.identity.producer_id = 5;
+        puppet.identity.producer_epoch = 0;
+        puppet.identity.error = ErrorCode::NONE;
+        puppet.directory.identify(0);
+        puppet.run_for(ms(2_000));
+        assert_eq!(puppet.identities.len(), 1);
+        puppet.identity.producer_epoch = epoch;
+        puppet.directory.identify(0);
+        puppet.questions = 0;
+        puppet.run_for(ms(5_000));
+        assert_eq!(puppet.identities.len(), 1, "epoch {epoch}");
+        assert!((5..20).contains(&puppet.questions), "{}", puppet.questions);
+        puppet.identity.producer_id = 6;
+        puppet.run_for(ms(2_000));
+        let expected = ProducerIdentity { id: 6, epoch };
+        assert_eq!(puppet.identities.last(), Some(&Ok(expected)));
+    }
+}
