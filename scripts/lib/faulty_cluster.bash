@@ -17,9 +17,10 @@ die() {
 
 # ---- what has to be there -------------------------------------------------------------------------
 
-# Leaves the command in $chaos.
+# Leaves the command in $chaos, and in $commit what it was made from.
 build() {
   cd "$ROOT"
+  commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
   cargo build --locked --release -q -p ringpost-chaos </dev/null
   local target
   target=$(cargo metadata --format-version 1 --no-deps --locked | grep -o '"target_directory":"[^"]*"' | cut -d '"' -f 4)
@@ -231,7 +232,7 @@ provenance() { # command
   cat <<LINES
 - ended: $(date -u +%Y-%m-%dT%H:%M:%SZ)
 - host: $(uname -n), kernel $(uname -r), $(nproc) × $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), load average $(cut -d ' ' -f 1-3 /proc/loadavg)
-- commit: $(git rev-parse HEAD), release build, $(rustc --version)
+- commit: $commit, release build, $(rustc --version)
 - cluster: Apache Kafka 4.3.1, three nodes, each in a network namespace of its own
 - command: \`$1\`
 LINES
