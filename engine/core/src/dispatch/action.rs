@@ -40,7 +40,7 @@ pub enum Action<P> {
     },
     /// Ask for metadata: what is known proved wrong, or a broker cannot be reached.
     Refresh,
-    /// Ask for a producer id. Answer with [`Dispatcher::identity`].
+    /// Ask for a producer id. Answer with [`Dispatcher::identity`](super::Dispatcher::identity).
     Identify,
 }
 
