@@ -95,8 +95,9 @@ impl Tags {
         }
     }
 
-    /// The batch has its verdict.
-    pub(crate) fn keep(mut self, verdict: Verdict) {
+    /// The batch has its verdict, and went to this partition.
+    pub(crate) fn keep(mut self, partition: i32, verdict: Verdict) {
+        self.partition = partition;
         self.finish(verdict);
     }
 
@@ -219,7 +220,7 @@ mod tests {
             base_offset: Some(9),
             log_append_time_ms: None,
         };
-        first.keep(verdict);
+        first.keep(1, verdict);
         assert!(
             queue.reserve(1, 100).is_none(),
             "room is free when it is drained, not before"
@@ -253,10 +254,11 @@ mod tests {
         let mut second = first.divide(3);
         let third = second.divide(1);
         for (tags, base_offset) in [(third, 70), (first, 50), (second, 60)] {
-            tags.keep(Verdict::Acked {
+            let verdict = Verdict::Acked {
                 base_offset: Some(base_offset),
                 log_append_time_ms: None,
-            });
+            };
+            tags.keep(4, verdict);
         }
         let mut completions = Vec::new();
         assert_eq!(queue.drain(&mut completions), 4);

@@ -10,7 +10,7 @@ use std::mem;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -35,7 +35,8 @@ pub struct Delivery {
 /// The outcome of a batch, and who waits for it.
 #[derive(Debug)]
 pub(crate) struct BatchCompletion {
-    partition: i32,
+    /// Where it goes. Batches can be moved before they are sent; then this is set before a verdict.
+    partition: AtomicI32,
     /// Of all its records.
     verdict: OnceLock<Verdict>,
     /// The batch was divided: its parts have verdicts of their own, in `waiting`.
@@ -110,7 +111,7 @@ pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) -> u64 {
 impl BatchCompletion {
     pub(crate) fn new(partition: i32) -> Arc<Self> {
         Arc::new(Self {
-            partition,
+            partition: AtomicI32::new(partition),
             verdict: OnceLock::new(),
             divided: AtomicBool::new(false),
             promises: AtomicUsize::new(0),
@@ -118,10 +119,15 @@ impl BatchCompletion {
         })
     }
 
+    fn partition(&self) -> i32 {
+        // Set before the verdict that was just seen.
+        self.partition.load(Ordering::Relaxed)
+    }
+
     /// The outcome of a record, if it is there.
     fn outcome(&self, index: u32, timestamp_ms: i64) -> Option<Outcome> {
         if let Some(verdict) = self.verdict.get() {
-            return Some(Outcome::of(verdict, self.partition, index, timestamp_ms));
+            return Some(Outcome::of(verdict, self.partition(), index, timestamp_ms));
         }
         if !self.divided.load(Ordering::Acquire) {
             return None;
@@ -130,7 +136,7 @@ impl BatchCompletion {
         let is_its = |(part, _): &&(Range<u32>, Verdict)| part.contains(&index);
         let (part, verdict) = waiting.parts.iter().find(is_its)?;
         let index = index - part.start;
-        Some(Outcome::of(verdict, self.partition, index, timestamp_ms))
+        Some(Outcome::of(verdict, self.partition(), index, timestamp_ms))
     }
 
     /// Gives the verdict on some of its records and wakes all who wait for those. Returns how many
@@ -207,8 +213,10 @@ impl Promise {
         Arc::strong_count(&self.batch) - promises < self.shares
     }
 
-    /// Returns how many wakers panicked.
-    pub(crate) fn keep(mut self, verdict: Verdict) -> u64 {
+    /// The batch, or this part of it, has its verdict, and went to this partition: all parts go to the
+    /// same. Returns how many wakers panicked.
+    pub(crate) fn keep(mut self, partition: i32, verdict: Verdict) -> u64 {
+        self.batch.partition.store(partition, Ordering::Relaxed);
         self.complete(verdict)
     }
 
@@ -385,10 +393,10 @@ mod tests {
             log_append_time_ms: None,
         };
         let seen = || woken.iter().map(|woken| woken.0.load(Ordering::Relaxed));
-        second.keep(acked(70));
+        second.keep(0, acked(70));
         assert!(seen().eq([false, false, true, true, true, false]));
         assert_eq!(deliveries[0].outcome(), None);
-        first.keep(acked(40));
+        first.keep(0, acked(40));
         drop(third);
         assert!(seen().eq([true; 6]));
         let offsets = deliveries.iter().map(|delivery| match delivery.outcome() {

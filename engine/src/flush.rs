@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::controller::Inbox;
     use crate::driver::{Driver, EpollDriver};
-    use crate::lane::{Ticket, Watch};
+    use crate::lane::{Bound, Ticket, Watch};
     use crate::producer::Producer;
     use crate::record::Record;
 
@@ -135,8 +135,13 @@ mod tests {
         let flushes = Arc::<Flushes>::default();
         let flush = || Flush::new(Arc::clone(&flushes), None, [Arc::clone(&lane)].into_iter());
         let send = || -> Ticket {
-            lane.append(&Record::value(b"v"), Watch::Nobody, &mut None)
-                .expect("room");
+            lane.append(
+                &Record::value(b"v"),
+                Bound::Pinned,
+                Watch::Nobody,
+                &mut None,
+            )
+            .expect("room");
             match lane.take(true, u64::MAX) {
                 Take::Batch { ticket, .. } => ticket,
                 _ => panic!("there is a batch"),

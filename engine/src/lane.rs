@@ -81,6 +81,8 @@ struct Open {
     batch: OpenBatch<SegmentMut>,
     ticket: Ticket,
     opened: Time,
+    /// All its records may go to any partition.
+    free: bool,
 }
 
 impl Open {
@@ -95,6 +97,7 @@ struct Cut {
     batch: CutBatch<SegmentMut>,
     ticket: Ticket,
     opened: Time,
+    free: bool,
 }
 
 /// Who waits for a batch.
@@ -149,12 +152,13 @@ impl Ticket {
     }
 
     /// Tells all who wait. Returns how many of their wakers panicked.
-    pub(crate) fn settle(self, verdict: Verdict) -> u64 {
+    /// `partition` is where the batch went, which may not be where its records were appended.
+    pub(crate) fn settle(self, partition: i32, verdict: Verdict) -> u64 {
         if let Some(tagged) = self.tagged {
-            tagged.keep(verdict.clone());
+            tagged.keep(partition, verdict.clone());
         }
         let completion = self.completion;
-        completion.map_or(0, |completion| completion.keep(verdict))
+        completion.map_or(0, |completion| completion.keep(partition, verdict))
     }
 }
 
@@ -169,6 +173,15 @@ pub(crate) enum Watch {
     Tag(u64),
     /// Those who wait for dead letters: see [`Lane::append_letter`].
     Letter,
+}
+
+/// Whether a record has to go to its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Any partition of the topic will do.
+    Free,
+    /// Its key, the caller or the partitioner says so.
+    Pinned,
 }
 
 /// Where a record's value comes from.
@@ -289,11 +302,12 @@ impl Lane {
     pub(crate) fn append(
         &self,
         record: &Record<'_>,
+        bound: Bound,
         watch: Watch,
         grant: &mut Option<SegmentMut>,
     ) -> Result<Appended, Refused> {
         let mut inner = self.lock();
-        if let Some(appended) = self.append_at_once(&mut inner, record, watch) {
+        if let Some(appended) = self.append_at_once(&mut inner, record, bound, watch) {
             return Ok(appended);
         }
         let mut leftovers = Leftovers::default();
@@ -307,8 +321,14 @@ impl Lane {
             }
             _ => Source::Copied,
         };
-        let (result, news) =
-            self.append_locked(&mut inner, record, value, watch, grant, &mut leftovers);
+        let (result, news) = self.append_locked(
+            &mut inner,
+            record,
+            value,
+            (bound, watch),
+            grant,
+            &mut leftovers,
+        );
         drop(inner);
         self.clear_away(leftovers);
         self.tell(news);
@@ -320,13 +340,20 @@ impl Lane {
         &self,
         record: &Record<'_>,
         value: &Piece,
+        bound: Bound,
         watch: Watch,
     ) -> Result<Appended, Refused> {
         let mut leftovers = Leftovers::default();
         let mut inner = self.lock();
         let value = Source::Filled(value);
-        let (result, news) =
-            self.append_locked(&mut inner, record, value, watch, &mut None, &mut leftovers);
+        let (result, news) = self.append_locked(
+            &mut inner,
+            record,
+            value,
+            (bound, watch),
+            &mut None,
+            &mut leftovers,
+        );
         drop(inner);
         self.clear_away(leftovers);
         self.tell(news);
@@ -343,7 +370,7 @@ impl Lane {
     ) -> Result<(), Refused> {
         let mut leftovers = Leftovers::default();
         let mut inner = self.lock();
-        let (value, watch) = (Source::Copied, Watch::Letter);
+        let (value, watch) = (Source::Copied, (Bound::Pinned, Watch::Letter));
         let (result, news) =
             self.append_locked(&mut inner, record, value, watch, grant, &mut leftovers);
         if let (Ok(appended), Some(open)) = (&result, &mut inner.open) {
@@ -357,17 +384,26 @@ impl Lane {
     }
 
     /// Appends records of this partition as long as they fit, under one lock.
-    pub(crate) fn extend<'r>(&self, records: impl Iterator<Item = &'r Record<'r>>) -> Extension {
+    pub(crate) fn extend<'r>(
+        &self,
+        records: impl Iterator<Item = (&'r Record<'r>, Bound)>,
+    ) -> Extension {
         let mut extension = Extension::default();
         let mut news = News::None;
         let mut leftovers = Leftovers::default();
         let mut inner = self.lock();
-        for record in records {
-            let at_once = self.append_at_once(&mut inner, record, Watch::Nobody);
+        for (record, bound) in records {
+            let at_once = self.append_at_once(&mut inner, record, bound, Watch::Nobody);
             let result = at_once.map(Ok).unwrap_or_else(|| {
                 let (watch, value) = (Watch::Nobody, Source::Copied);
-                let (result, more) =
-                    self.append_locked(&mut inner, record, value, watch, &mut None, &mut leftovers);
+                let (result, more) = self.append_locked(
+                    &mut inner,
+                    record,
+                    value,
+                    (bound, watch),
+                    &mut None,
+                    &mut leftovers,
+                );
                 news = news.or(more);
                 result
             });
@@ -407,6 +443,7 @@ impl Lane {
         &self,
         inner: &mut Inner,
         record: &Record<'_>,
+        bound: Bound,
         watch: Watch,
     ) -> Option<Appended> {
         let open = inner
@@ -424,6 +461,7 @@ impl Lane {
             return None;
         }
         let index = open.batch.append(&fields, &size);
+        open.free &= bound == Bound::Free;
         inner.bytes += size.total;
         Some(Appended {
             index,
@@ -476,7 +514,7 @@ impl Lane {
         inner: &mut Inner,
         record: &Record<'_>,
         source: Source<'_>,
-        watch: Watch,
+        (bound, watch): (Bound, Watch),
         grant: &mut Option<SegmentMut>,
         leftovers: &mut Leftovers,
     ) -> (Result<Appended, Refused>, News) {
@@ -495,6 +533,7 @@ impl Lane {
                         batch: OpenBatch::new(base, parts),
                         ticket: Ticket::default(),
                         opened: clock::now(),
+                        free: true,
                     })
                 }
             };
@@ -543,6 +582,7 @@ impl Lane {
                 open.ticket.ordinal = inner.begun;
             }
             let completion = self.note(open, watch, index, fields.timestamp_ms);
+            open.free &= bound == Bound::Free;
             inner.bytes += size.total;
             let news = match (cut, was_empty) {
                 (true, _) => News::Full,
@@ -712,30 +752,28 @@ impl Lane {
         if inner.cut.is_empty() {
             inner.cut_open();
         }
-        if inner
-            .cut
-            .front()
-            .is_some_and(|cut| cut.ticket.ordinal > upto)
-        {
+        let due = |cut: &Cut| cut.ticket.ordinal <= upto;
+        if !inner.cut.front().is_some_and(due) {
             return Take::Empty;
         }
-        let Some(Cut {
-            batch,
-            ticket,
-            opened,
-        }) = inner.cut.pop_front()
-        else {
-            return Take::Empty;
+        match inner.cut.pop_front() {
+            Some(cut) => inner.give(cut),
+            None => Take::Empty,
+        }
+    }
+
+    /// The oldest batch of those that may go to any partition, for the shard.
+    pub(crate) fn take_free(&self) -> Take<SegmentMut, Ticket> {
+        let Some(mut inner) = self.try_lock() else {
+            return Take::Busy;
         };
-        inner.bytes -= batch.body_len;
-        if inner.bytes == 0 {
-            inner.hurry = false;
+        let place = |inner: &Inner| inner.cut.iter().position(|cut| cut.free);
+        if place(&inner).is_none() && inner.open.as_ref().is_some_and(|open| open.free) {
+            inner.cut_open();
         }
-        Take::Batch {
-            cut: batch,
-            ticket,
-            opened,
-            more: inner.backlog(),
+        match place(&inner).and_then(|place| inner.cut.remove(place)) {
+            Some(cut) => inner.give(cut),
+            None => Take::Empty,
         }
     }
 
@@ -877,14 +915,37 @@ impl Inner {
                     batch,
                     ticket,
                     opened,
+                    free,
                 } = open;
                 self.cut.push_back(Cut {
                     batch: batch.cut(),
                     ticket,
                     opened,
+                    free,
                 });
             }
             other => self.open = other,
+        }
+    }
+
+    /// Hands a batch to the shard.
+    fn give(&mut self, cut: Cut) -> Take<SegmentMut, Ticket> {
+        let Cut {
+            batch,
+            ticket,
+            opened,
+            free,
+        } = cut;
+        self.bytes -= batch.body_len;
+        if self.bytes == 0 {
+            self.hurry = false;
+        }
+        Take::Batch {
+            cut: batch,
+            ticket,
+            opened,
+            free,
+            more: self.backlog(),
         }
     }
 

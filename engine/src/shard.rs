@@ -18,7 +18,7 @@ use ringpost_core::batch::Part;
 use ringpost_core::connection::ConnId;
 use ringpost_core::directory::Directory;
 use ringpost_core::dispatch::{Action, Backlog, Dispatcher, Settled, Supply, Take};
-use ringpost_core::id::{LaneId, PartitionId, ProducerIdentity};
+use ringpost_core::id::{BrokerId, LaneId, PartitionId, ProducerIdentity};
 use ringpost_core::limits;
 use ringpost_core::outcome::Why;
 use ringpost_core::seal::Squeeze;
@@ -83,6 +83,8 @@ pub(crate) enum Command {
         topic: Option<Arc<str>>,
         duty: PurgeDuty,
     },
+    /// Another shard keeps away from this broker.
+    Hint(BrokerId),
     /// Settle everything at once and end.
     Stop,
     /// Fail, as by a bug.
@@ -220,6 +222,14 @@ impl Supply for LaneSupply {
             return Take::Empty;
         };
         let taken = lane.take(self.patient, self.upto);
+        if let Take::Batch { cut, .. } = &taken {
+            self.drawn += u64::from(cut.records);
+        }
+        taken
+    }
+
+    fn take_free(&mut self, lane: LaneId) -> Take<SegmentMut, Ticket> {
+        let taken = self.lane(lane).map_or(Take::Empty, |lane| lane.take_free());
         if let Take::Batch { cut, .. } = &taken {
             self.drawn += u64::from(cut.records);
         }
@@ -434,6 +444,7 @@ impl<D: Driver> Shard<D> {
                 }
                 #[cfg(test)]
                 Command::Panic => panic!("a test asked for it"),
+                Command::Hint(broker) => self.dispatcher.hint(now, broker),
                 Command::Stop => {
                     self.supply.begin_giving_up();
                     self.dispatcher.abandon(now, &mut self.supply);
@@ -478,10 +489,10 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Tells the lanes how they stand.
-    fn publish_views(&mut self) {
+    fn publish_views(&mut self, now: Time) {
         let mut troubled = 0;
         for lane in self.supply.lanes.iter().flatten() {
-            let view = self.dispatcher.view_of(lane.id);
+            let view = self.dispatcher.view_of(now, lane.id);
             troubled += u64::from(is_troubled(view));
             lane.set_view(view);
         }
@@ -516,6 +527,16 @@ impl<D: Driver> Shard<D> {
                 Action::Close { conn } => self.driver.close(conn),
                 Action::Refresh => self.ask(Request::Refresh),
                 Action::Identify => self.ask(Request::Identify(self.shared.index)),
+                Action::Hint { broker } => self.warn_others(broker),
+            }
+        }
+    }
+
+    /// Tells the other shards of a broker that this one keeps away from.
+    fn warn_others(&self, broker: BrokerId) {
+        for (index, shard) in self.producer.shards.iter().enumerate() {
+            if index != self.shared.index {
+                shard.command(Command::Hint(broker));
             }
         }
     }
@@ -570,9 +591,11 @@ impl<D: Driver> Shard<D> {
             (None, None) => {}
         }
         let (ordinal, is_last) = (ticket.ordinal, ticket.is_last_part());
-        self.producer.count_panics(ticket.settle(verdict));
-        if is_last {
-            lane.count_settled(ordinal);
+        self.producer
+            .count_panics(ticket.settle(lane.partition, verdict));
+        // A batch that was moved still counts where it was begun.
+        if is_last && let Some(home) = self.supply.lane(settled.home) {
+            home.count_settled(ordinal);
         }
     }
 
@@ -586,7 +609,7 @@ impl<D: Driver> Shard<D> {
             self.publish_routes();
         }
         if self.dispatcher.views_changed() {
-            self.publish_views();
+            self.publish_views(now);
         }
         if !self.warm_ups.is_empty() {
             let warm = self.dispatcher.is_warm();
@@ -734,7 +757,7 @@ impl<D: Driver> Shard<D> {
 mod tests {
     use super::*;
     use crate::driver::EpollDriver;
-    use crate::lane::Watch;
+    use crate::lane::{Bound, Watch};
     use crate::producer::Producer;
     use crate::record::Record;
 
@@ -750,8 +773,13 @@ mod tests {
         let settings = builder.shard_settings(0).expect("memory");
         let mut shard = Shard::new(driver, Arc::clone(&own), Arc::clone(&shared), settings);
         let lane = shared.lane_for_tests();
-        lane.append(&Record::value(b"v"), Watch::Nobody, &mut None)
-            .expect("room");
+        lane.append(
+            &Record::value(b"v"),
+            Bound::Pinned,
+            Watch::Nobody,
+            &mut None,
+        )
+        .expect("room");
         // The mark is taken while nobody knows whose it is.
         shard.turn(None, Wait::No).expect("the kernel works");
         assert!(own.ready.is_empty());
@@ -871,7 +899,7 @@ mod interleavings {
     use crate::delivery::{BatchCompletion, Delivery};
     use crate::driver::EpollDriver;
     use crate::flush::{Flush, Flushes};
-    use crate::lane::{LaneSettings, Watch};
+    use crate::lane::{Bound, LaneSettings, Watch};
     use crate::record::Record;
 
     const LANES: u32 = 2;
@@ -928,7 +956,7 @@ mod interleavings {
                     Take::Batch { cut, ticket, .. } => {
                         *settled += u64::from(cut.records);
                         let ordinal = ticket.ordinal;
-                        ticket.settle(Verdict::Sent);
+                        ticket.settle(lane.partition, Verdict::Sent);
                         lane.count_settled(ordinal);
                         self.flushes.notify();
                     }
@@ -971,7 +999,8 @@ mod interleavings {
             (0..RECORDS)
                 .filter_map(|n| {
                     let lane = &self.lanes[usize::from((n + appender) % 2 == 0)];
-                    let appended = lane.append(&Record::value(&value), watch(n), &mut None);
+                    let appended =
+                        lane.append(&Record::value(&value), Bound::Pinned, watch(n), &mut None);
                     appended.expect("room").completion
                 })
                 .collect()

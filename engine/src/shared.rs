@@ -474,7 +474,7 @@ impl Shared {
         lane.shard.counters.not_written(cut.records);
         let (batch, _) = seal(cut, &mut Plain, Vec::new());
         self.reports.undelivered(lane, &verdict, &mut ticket, batch);
-        self.count_panics(ticket.settle(verdict));
+        self.count_panics(ticket.settle(lane.partition, verdict));
     }
 }
 
@@ -533,7 +533,7 @@ mod tests {
 
     use super::*;
     use crate::driver::{Driver, EpollDriver};
-    use crate::lane::{Refused, Watch};
+    use crate::lane::{Bound, Refused, Watch};
     use crate::producer::Producer;
     use crate::record::Record;
 
@@ -560,7 +560,12 @@ mod tests {
         }));
         let lanes = shared.lanes();
         assert_eq!(lanes.len(), 1);
-        let refused = lanes[0].append(&Record::value(b"v"), Watch::Future, &mut None);
+        let refused = lanes[0].append(
+            &Record::value(b"v"),
+            Bound::Pinned,
+            Watch::Future,
+            &mut None,
+        );
         assert!(matches!(refused, Err(Refused::Closed)));
         assert_eq!(shared.flush().pending(), 0);
     }

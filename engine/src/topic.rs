@@ -24,7 +24,7 @@ use crate::controller::Request;
 use crate::delivery::{Delivery, block_on};
 use crate::driver::clock;
 use crate::error::{SendError, TrySendError};
-use crate::lane::{Appended, Lane, Refused, SHARED_VALUE_BYTES_MIN, Watch};
+use crate::lane::{Appended, Bound, Lane, Refused, SHARED_VALUE_BYTES_MIN, Watch};
 use crate::purge::{Purge, Purging};
 use crate::record::{Record, Value};
 use crate::shared::{Shared, TopicState};
@@ -232,18 +232,19 @@ impl Topic {
             ..record.clone()
         };
         let lanes = self.state.lanes.load();
+        let bound = bound(&self.state, &record);
         let offered = self.route(&lanes, &filled).and_then(|lane| {
             if len >= SHARED_VALUE_BYTES_MIN {
-                lane.append_filled(&filled, &value, Watch::Future)
+                lane.append_filled(&filled, &value, bound, Watch::Future)
                     .map_err(NotTaken::Lane)
             } else {
-                lane.append(&filled, Watch::Future, &mut None)
+                lane.append(&filled, bound, Watch::Future, &mut None)
                     .map_err(NotTaken::Lane)
             }
         });
         match offered {
             Ok(appended) => {
-                if is_sticky(&self.state, &record) {
+                if bound == Bound::Free {
                     self.went(appended.bytes, appended.cut);
                 }
                 Ok(delivery(appended))
@@ -290,10 +291,12 @@ impl Topic {
                     }
                 };
             }
-            let extension = lane.extend(run.iter().flatten());
+            let records = run.iter().flatten();
+            let bound_of = |record| bound(&self.state, record);
+            let extension = lane.extend(records.map(|record| (record, bound_of(record))));
             if run[0]
                 .as_ref()
-                .is_some_and(|first| is_sticky(&self.state, first))
+                .is_some_and(|first| bound_of(first) == Bound::Free)
             {
                 self.went(extension.bytes, extension.cut);
             }
@@ -330,8 +333,11 @@ impl Topic {
     ) -> Result<Appended, NotTaken> {
         let lanes = self.state.lanes.load();
         let lane = self.route(&lanes, record)?;
-        let appended = lane.append(record, watch, grant).map_err(NotTaken::Lane)?;
-        if is_sticky(&self.state, record) {
+        let bound = bound(&self.state, record);
+        let appended = lane
+            .append(record, bound, watch, grant)
+            .map_err(NotTaken::Lane)?;
+        if bound == Bound::Free {
             self.went(appended.bytes, appended.cut);
         }
         Ok(appended)
@@ -444,8 +450,11 @@ impl LocalTopic {
             sticky.choose(&state.routing.avoidance.routes(lanes))
         })
         .inspect_err(|_| self.topic.shared.look_for_partitions())?;
-        let appended = lane.append(record, watch, grant).map_err(NotTaken::Lane)?;
-        if is_sticky(state, record) {
+        let bound = bound(state, record);
+        let appended = lane
+            .append(record, bound, watch, grant)
+            .map_err(NotTaken::Lane)?;
+        if bound == Bound::Free {
             let mut sticky = self.sticky.borrow_mut();
             sticky.went(appended.bytes, appended.cut, state.routing.batch_bytes);
         }
@@ -549,15 +558,19 @@ fn route<'l>(
         })
 }
 
-/// Whether [`route`] asked for the sticky choice.
+/// Whether a record may go to any partition: then [`route`] asked for the sticky choice.
 #[inline]
-fn is_sticky(state: &TopicState, record: &Record<'_>) -> bool {
+fn bound(state: &TopicState, record: &Record<'_>) -> Bound {
     let by_key = match state.routing.partitioner {
         Partitioner::Murmur2 | Partitioner::Consistent => record.key.is_some(),
         Partitioner::RoundRobin => true,
         Partitioner::Sticky => false,
     };
-    !by_key && record.partition.is_none() && state.routing.partition_fn.is_none()
+    if by_key || record.partition.is_some() || state.routing.partition_fn.is_some() {
+        Bound::Pinned
+    } else {
+        Bound::Free
+    }
 }
 
 /// The calling thread's sticky choice for a topic. Of two topics that share a place the later one

@@ -1,6 +1,6 @@
 //! A sealed batch on its way, from the first attempt to the verdict.
 
-use crate::id::{ProducerIdentity, Sequence};
+use crate::id::{LaneId, ProducerIdentity, Sequence};
 use crate::outcome::{Cause, Failure, Why};
 use crate::seal::SealedBatch;
 use crate::time::Time;
@@ -11,6 +11,10 @@ pub(crate) struct Batch<P, T> {
     pub(crate) sealed: SealedBatch<P>,
     /// Whoever cut the batch gets this back with the verdict.
     pub(crate) ticket: T,
+    /// The lane it was taken from, if that is not the one it is in.
+    pub(crate) home: Option<LaneId>,
+    /// Every record in it may go to any partition of the topic.
+    pub(crate) free: bool,
     /// Its place in the lane's order.
     pub(crate) place: Place,
     /// Who the broker takes us for, and the sequence of its first record. Bound when it is first
@@ -63,6 +67,17 @@ pub struct Moments {
 }
 
 impl<P, T> Batch<P, T> {
+    /// Whether it may go to another partition: all its records may, and no broker and no sequence
+    /// knows of it.
+    pub(crate) fn may_move(&self) -> bool {
+        self.free && self.attempts == 0 && self.stamp.is_none() && !self.maybe_written
+    }
+
+    /// It came from another lane, and was never sent.
+    pub(crate) fn is_guest(&self) -> bool {
+        self.home.is_some() && self.may_move()
+    }
+
     pub(crate) fn note(&mut self, now: Time, cause: Cause) {
         if self.first.is_none() {
             self.first = Some((now, cause.clone()));

@@ -72,6 +72,8 @@ pub(crate) struct Flight<P, T> {
     pub(crate) version: i16,
     /// When it must be answered.
     pub(crate) deadline: Time,
+    /// When the driver got it.
+    pub(crate) handed_at: Time,
     /// When the kernel had taken its last byte.
     pub(crate) on_wire_at: Option<Time>,
     /// What it carries, in the order of the request.
@@ -128,6 +130,8 @@ pub(crate) struct Connection<P, T> {
     pub(crate) trouble: Option<Cause>,
     /// The broker cannot take what we send: end what waits for it.
     pub(crate) unsupported: bool,
+    /// It was idle, and was asked whether it still works.
+    pub(crate) probe: Option<Handshake>,
 }
 
 /// What is ready for a connection.
@@ -195,7 +199,15 @@ impl<P, T> Connection<P, T> {
             throttled_until: Time(0),
             trouble: None,
             unsupported: false,
+            probe: None,
         }
+    }
+
+    /// Its broker is gone: the slot is as new, but for what tells it from before.
+    pub(crate) fn retire(&mut self) {
+        let generation = self.generation;
+        *self = Self::new(self.broker);
+        self.generation = generation;
     }
 
     /// When what is ready should be sent, as far as lingering goes.

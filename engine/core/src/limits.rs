@@ -67,6 +67,14 @@ pub const METADATA_BYTES_MAX: usize = 64 << 20;
 /// A throttle time longer than this is taken for a mistake.
 pub const THROTTLE_MAX: Duration = Duration::from_secs(60);
 
+/// How long a broker that is asked whether it still is there may take for its answer, which costs it
+/// nothing.
+pub const PROBE_ANSWER: Duration = Duration::from_secs(5);
+
+/// Batches that leave a lane for another in one step: sealing them takes time, and the network does
+/// not wait.
+pub const MOVED_PER_STEP: usize = 64;
+
 /// Records settled per turn of the loop: more wait for the next turn, so that the network is never
 /// kept waiting by completions. Counted in batches.
 pub const SETTLED_PER_TURN: usize = 256;

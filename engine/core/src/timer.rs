@@ -10,6 +10,9 @@ use crate::time::Time;
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
+    /// Brokers are to be looked at. Before all others: what they say of silence depends on whether we
+    /// slept ourselves.
+    Health,
     /// The oldest waiting batch reaches its delivery deadline.
     Expiry,
     /// A lane that rests after a failure may try again.
@@ -29,16 +32,19 @@ pub enum ConnectionTimer {
     Reconnect,
     /// The oldest request in flight must have been answered.
     Request,
+    /// It was idle for long; or it was asked whether it still works, and must have answered.
+    Idle,
 }
 
-const SHARD_TIMERS: usize = 2;
-const CONNECTION_TIMERS: usize = 4;
+const SHARD_TIMERS: usize = 3;
+const CONNECTION_TIMERS: usize = 5;
 
 impl Timer {
     fn index(self) -> usize {
         match self {
-            Self::Expiry => 0,
-            Self::Resting => 1,
+            Self::Health => 0,
+            Self::Expiry => 1,
+            Self::Resting => 2,
             Self::Connection(connection, timer) => {
                 SHARD_TIMERS
                     + connection * CONNECTION_TIMERS
@@ -47,6 +53,7 @@ impl Timer {
                         ConnectionTimer::Setup => 1,
                         ConnectionTimer::Reconnect => 2,
                         ConnectionTimer::Request => 3,
+                        ConnectionTimer::Idle => 4,
                     }
             }
         }
@@ -54,15 +61,17 @@ impl Timer {
 
     fn from_index(index: usize) -> Self {
         match index {
-            0 => Self::Expiry,
-            1 => Self::Resting,
+            0 => Self::Health,
+            1 => Self::Expiry,
+            2 => Self::Resting,
             _ => {
                 let of_connection = index - SHARD_TIMERS;
                 let timer = match of_connection % CONNECTION_TIMERS {
                     0 => ConnectionTimer::Gather,
                     1 => ConnectionTimer::Setup,
                     2 => ConnectionTimer::Reconnect,
-                    _ => ConnectionTimer::Request,
+                    3 => ConnectionTimer::Request,
+                    _ => ConnectionTimer::Idle,
                 };
                 Self::Connection(of_connection / CONNECTION_TIMERS, timer)
             }
@@ -138,13 +147,14 @@ mod tests {
     #[test]
     fn every_timer_has_a_place_of_its_own() {
         let mut timers = TimerTable::default();
-        let mut all = alloc::vec![Timer::Expiry, Timer::Resting];
+        let mut all = alloc::vec![Timer::Health, Timer::Expiry, Timer::Resting];
         for connection in 0..3 {
             for timer in [
                 ConnectionTimer::Gather,
                 ConnectionTimer::Setup,
                 ConnectionTimer::Reconnect,
                 ConnectionTimer::Request,
+                ConnectionTimer::Idle,
             ] {
                 all.push(Timer::Connection(connection, timer));
             }

@@ -157,6 +157,8 @@ struct Open {
     batch: OpenBatch<VecBuffer>,
     records: Ticket,
     opened: Time,
+    /// All its records may go to any partition.
+    free: bool,
 }
 
 #[derive(Debug)]
@@ -164,6 +166,7 @@ struct Cut {
     batch: CutBatch<VecBuffer>,
     records: Ticket,
     opened: Time,
+    free: bool,
 }
 
 /// The place of one partition.
@@ -175,6 +178,8 @@ pub struct TestLane {
     pub partition: i32,
     /// The next record's number.
     pub next: u64,
+    /// Those of its records that may go to any partition.
+    pub free: BTreeSet<u64>,
     open: Option<Open>,
     cut: VecDeque<Cut>,
     bytes: usize,
@@ -215,6 +220,7 @@ impl Lanes {
             topic: topic.to_owned(),
             partition,
             next: 0,
+            free: BTreeSet::new(),
             open: None,
             cut: VecDeque::new(),
             bytes: 0,
@@ -226,10 +232,30 @@ impl Lanes {
     /// Appends a record with a value of `len` bytes that begins with the lane and the record's
     /// number, as the engine's lane would. Returns the number.
     pub fn append(&mut self, now: Time, id: LaneId, len: usize) -> u64 {
+        self.append_bound(now, id, len, false).0
+    }
+
+    /// As [`Lanes::append`], a record that may go to any partition. Also says whether a batch was cut,
+    /// and how long the record is on the wire.
+    pub fn append_free(&mut self, now: Time, id: LaneId, len: usize) -> (u64, bool, usize) {
+        self.append_bound(now, id, len, true)
+    }
+
+    fn append_bound(
+        &mut self,
+        now: Time,
+        id: LaneId,
+        len: usize,
+        free: bool,
+    ) -> (u64, bool, usize) {
         let batch_bytes = self.batch_bytes;
         let lane = &mut self.lanes[id.index()];
         let number = lane.next;
         lane.next += 1;
+        if free {
+            lane.free.insert(number);
+        }
+        let (mut cut, bytes) = (false, lane.bytes);
         let mut value = vec![0xab; len.max(numbering::STAMP_LEN)];
         numbering::stamp(&mut value, u64::from(id.0), number);
         let fields = Fields {
@@ -243,6 +269,7 @@ impl Lanes {
                 batch: OpenBatch::new(fields.timestamp_ms, self.spare.pop().unwrap_or_default()),
                 records: Vec::new(),
                 opened: now,
+                free: true,
             });
             let size = open.batch.measure(&fields);
             match open.batch.fit(&size, batch_bytes) {
@@ -250,20 +277,26 @@ impl Lanes {
                     let bytes = open.batch.next_buffer_bytes(at_least);
                     open.batch.add_buffer(buffer(bytes));
                 }
-                Fit::BatchFull => lane.cut_open(),
+                Fit::BatchFull => {
+                    lane.cut_open();
+                    cut = true;
+                }
                 Fit::Fits => {
                     open.batch.append(&fields, &size);
                     open.records.push(number);
+                    open.free &= free;
                     lane.bytes += size.total;
                     if open.batch.wire_len() >= batch_bytes {
                         lane.cut_open();
+                        cut = true;
                     }
                     break;
                 }
             }
         }
+        let bytes = lane.bytes - bytes;
         self.ready.insert(id.0);
-        number
+        (number, cut, bytes)
     }
 
     /// Somebody waits for the lane to be empty.
@@ -287,7 +320,22 @@ impl TestLane {
                 batch: open.batch.cut(),
                 records: open.records,
                 opened: open.opened,
+                free: open.free,
             });
+        }
+    }
+
+    fn give(&mut self, cut: Cut) -> Take<VecBuffer, Ticket> {
+        self.bytes -= cut.batch.body_len;
+        if self.bytes == 0 {
+            self.hurry = false;
+        }
+        Take::Batch {
+            cut: cut.batch,
+            ticket: cut.records,
+            opened: cut.opened,
+            free: cut.free,
+            more: self.backlog(),
         }
     }
 
@@ -324,18 +372,24 @@ impl Supply for Lanes {
         if lane.cut.is_empty() {
             allocation_counter::opt_out(|| lane.cut_open());
         }
-        let Some(cut) = lane.cut.pop_front() else {
-            return Take::Empty;
-        };
-        lane.bytes -= cut.batch.body_len;
-        if lane.bytes == 0 {
-            lane.hurry = false;
+        match lane.cut.pop_front() {
+            Some(cut) => lane.give(cut),
+            None => Take::Empty,
         }
-        Take::Batch {
-            cut: cut.batch,
-            ticket: cut.records,
-            opened: cut.opened,
-            more: lane.backlog(),
+    }
+
+    fn take_free(&mut self, lane: LaneId) -> Take<VecBuffer, Ticket> {
+        if self.is_busy() {
+            return Take::Busy;
+        }
+        let lane = &mut self.lanes[lane.index()];
+        if !lane.cut.iter().any(|cut| cut.free) && lane.open.as_ref().is_some_and(|o| o.free) {
+            lane.cut_open();
+        }
+        let place = lane.cut.iter().position(|cut| cut.free);
+        match place.and_then(|place| lane.cut.remove(place)) {
+            Some(cut) => lane.give(cut),
+            None => Take::Empty,
         }
     }
 

@@ -19,6 +19,8 @@
 
 /// Batches read back from requests and logs.
 pub mod found;
+/// A sender of records that may go anywhere.
+pub mod keyless;
 /// The appenders' side.
 pub mod lanes;
 /// A directory and a broker that says whatever a test wants.

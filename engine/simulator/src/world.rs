@@ -12,7 +12,8 @@ use ringpost_broker::{Broker, Closed, Progress, Session};
 use ringpost_core::connection::ConnId;
 use ringpost_core::directory::{Directory, Task, TopicError};
 use ringpost_core::dispatch::{Action, Dispatcher};
-use ringpost_core::id::{LaneId, PartitionId};
+use ringpost_core::health::View;
+use ringpost_core::id::{BrokerId, LaneId, PartitionId};
 use ringpost_core::metadata::Cluster;
 use ringpost_core::outcome::Verdict;
 use ringpost_core::random::Random;
@@ -65,6 +66,8 @@ pub struct Request {
 pub struct Outcome {
     /// What its batch ended with.
     pub verdict: Verdict,
+    /// The lane it went to, or waited in last.
+    pub lane: LaneId,
     /// Its place in its batch.
     pub index: usize,
     /// When.
@@ -149,6 +152,12 @@ pub struct World {
     pub tamper_request: Option<Tamper>,
     /// What each connection began with.
     pub first_words: BTreeMap<ConnId, Vec<u8>>,
+    /// Answers of these nodes take so much longer.
+    pub slow: BTreeMap<i32, Duration>,
+    /// How lanes stand, as last published.
+    pub views: Vec<View>,
+    /// Brokers that other shards would be told of, and when.
+    pub hints: Vec<(Time, BrokerId)>,
     wanted: BTreeMap<String, Vec<LaneId>>,
     sockets: BTreeMap<ConnId, Socket>,
     events: BTreeMap<(Time, u64), Event>,
@@ -194,6 +203,9 @@ impl World {
             tamper: None,
             tamper_request: None,
             first_words: BTreeMap::new(),
+            slow: BTreeMap::new(),
+            views: Vec::new(),
+            hints: Vec::new(),
             wanted: BTreeMap::new(),
             sockets: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -337,6 +349,11 @@ impl World {
                 self.act(action);
             }
             self.take_settled();
+            if self.dispatcher.views_changed() {
+                let lanes = 0..u32::try_from(self.lanes.lanes.len()).expect("few lanes");
+                let view = |lane| self.dispatcher.view_of(now, LaneId(lane));
+                self.views = lanes.map(view).collect();
+            }
             self.directory.step(now);
             while let Some(task) = self.directory.poll_task() {
                 acted = true;
@@ -372,11 +389,12 @@ impl World {
             for (index, number) in settled.ticket.into_iter().enumerate() {
                 let outcome = Outcome {
                     verdict: settled.verdict.clone(),
+                    lane: settled.lane,
                     index,
                     at: self.now,
                     order: self.settled,
                 };
-                let before = self.outcomes.insert((settled.lane.0, number), outcome);
+                let before = self.outcomes.insert((settled.home.0, number), outcome);
                 assert!(before.is_none(), "record {number} is settled twice");
             }
             self.settled += 1;
@@ -415,6 +433,7 @@ impl World {
             Action::Close { conn } => self.close(conn),
             Action::Refresh => self.directory.refresh(),
             Action::Identify => self.directory.identify(0),
+            Action::Hint { broker } => self.hints.push((self.now, broker)),
         }
     }
 
@@ -526,7 +545,11 @@ impl World {
             } else {
                 self.network.pace
             };
-            *last = (*last + pace).max(self.now + self.network.latency + jitter);
+            let slow = match up {
+                true => Duration::ZERO,
+                false => self.slow.get(&socket.node).copied().unwrap_or_default(),
+            };
+            *last = (*last + pace).max(self.now + self.network.latency + slow + jitter);
             parts.push((*last, rest[..len].to_vec()));
             rest = &rest[len..];
         }
@@ -593,6 +616,22 @@ impl World {
     /// Listens again, at the usual address.
     pub fn start_node(&mut self, node: i32) {
         self.listening.insert(address(node), node);
+    }
+
+    /// Our own process does not run for a while. The network and the brokers do, and what they send
+    /// waits for us.
+    pub fn pause(&mut self, time: Duration) {
+        let end = self.now + time;
+        let ours = |event: &Event| !matches!(event, Event::ToBroker(..) | Event::Tick(_));
+        while let Some((&key, _)) = self.events.iter().find(|(_, event)| !ours(event))
+            && key.0 <= end
+        {
+            self.now = self.now.max(key.0);
+            if let Some(event) = self.events.remove(&key) {
+                self.happens(event);
+            }
+        }
+        self.now = end;
     }
 
     /// Ends all connections to a node in an orderly way.
@@ -834,29 +873,39 @@ impl World {
     /// 6 nothing is missing but what was reported.
     pub fn check(&self, once: bool) {
         assert_eq!(self.unsettled(), 0, "everything is settled");
+        let mut logs = BTreeMap::new();
         for (id, lane) in (0u32..).zip(&self.lanes.lanes) {
-            let mut log = BTreeMap::new();
             let mut last = None;
             for batch in self.log(&lane.topic, lane.partition) {
                 for (n, (stream, number)) in (0i64..).zip(batch.records) {
-                    assert_eq!(stream, u64::from(id), "a record of another lane");
-                    assert!(number < lane.next, "a record nobody appended");
-                    let places: &mut Vec<i64> = log.entry(number).or_default();
-                    places.push(batch.header.base_offset + n);
+                    let stream = u32::try_from(stream).expect("a lane");
+                    let home = &self.lanes.lanes[stream as usize];
+                    assert!(number < home.next, "a record nobody appended");
+                    let free = home.free.contains(&number);
+                    assert!(
+                        stream == id || free && home.topic == lane.topic,
+                        "record {number} of lane {stream} is with lane {id}"
+                    );
+                    let places: &mut Vec<(u32, i64)> = logs.entry((stream, number)).or_default();
+                    places.push((id, batch.header.base_offset + n));
                     if once {
                         assert_eq!(
                             places.len(),
                             1,
-                            "record {number} of lane {id} is there twice"
+                            "record {number} of lane {stream} is there twice"
                         );
+                    }
+                    if once && !free {
                         assert!(last < Some(number), "{number} follows {last:?}");
                         last = Some(number);
                     }
                 }
             }
+        }
+        for (id, lane) in (0u32..).zip(&self.lanes.lanes) {
             for number in 0..lane.next {
                 let outcome = self.outcome(id, number);
-                let places = log.get(&number).map_or(&[][..], Vec::as_slice);
+                let places = logs.get(&(id, number)).map_or(&[][..], Vec::as_slice);
                 match &outcome.verdict {
                     Verdict::Acked {
                         base_offset: Some(base),
@@ -864,7 +913,7 @@ impl World {
                     } => {
                         let offset = base + i64::try_from(outcome.index).expect("few");
                         assert!(
-                            places.contains(&offset),
+                            places.contains(&(outcome.lane.0, offset)),
                             "record {number} of lane {id} is acked at {offset}, and lies at \
                              {places:?}"
                         );

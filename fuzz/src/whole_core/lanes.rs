@@ -196,6 +196,7 @@ impl Supply for Lanes {
             cut: cut.batch,
             ticket: cut.records,
             opened: cut.opened,
+            free: false,
             more: lane.backlog(),
         }
     }

@@ -566,6 +566,8 @@ impl Rig {
             Action::Close { conn } => self.end_socket(conn),
             Action::Refresh => self.directory.refresh(),
             Action::Identify => self.directory.identify(0),
+            // There is one shard.
+            Action::Hint { .. } => {}
         }
     }
 

@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 
 use crate::batch_in_flight::Moments;
 use crate::connection::ConnId;
-use crate::id::LaneId;
+use crate::id::{BrokerId, LaneId};
 use crate::outcome::Verdict;
 use crate::seal::SealedBatch;
 
@@ -42,13 +42,20 @@ pub enum Action<P> {
     Refresh,
     /// Ask for a producer id. Answer with [`Dispatcher::identity`](super::Dispatcher::identity).
     Identify,
+    /// This shard keeps away from a broker: tell the others, with [`Dispatcher::hint`](super::Dispatcher::hint).
+    Hint {
+        /// The broker.
+        broker: BrokerId,
+    },
 }
 
 /// A batch that has its verdict.
 #[derive(Debug)]
 pub struct Settled<P, T> {
-    /// Its lane.
+    /// The lane it went to, or waited in last.
     pub lane: LaneId,
+    /// The lane it was taken from: another one if the batch was moved.
+    pub home: LaneId,
     /// As it came with the batch.
     pub ticket: T,
     /// What became of it.

@@ -19,6 +19,7 @@ use crate::buffer::Memory;
 use crate::connection::{Entry, Flight};
 use crate::dispatch::lane::Again;
 use crate::dispatch::{Dispatcher, Spare};
+use crate::health::sum_up;
 use crate::id::{BrokerId, LaneId};
 use crate::limits;
 use crate::outcome::{Cause, Verdict, Why};
@@ -70,6 +71,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.connections[index].answered(now, on_wire);
             self.connections[index].served = true;
             self.throttled(now, index, response.throttle_time_ms);
+            let begun = flight.on_wire_at.unwrap_or(flight.handed_at);
+            let took = now
+                .since(begun)
+                .saturating_sub(throttle(response.throttle_time_ms));
+            let says = sum_up(rows.iter().map(|row| row.code));
+            self.heard(now, index, flight.handed_at, took, says);
+            self.watch_idleness(now, index);
             self.learn_endpoints(now, &response);
             self.apply(now, index, flight, &mut rows);
         }
@@ -132,8 +140,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
     }
 
     fn throttled(&mut self, now: Time, index: usize, throttle_ms: i32) {
-        if let Ok(throttle_ms @ 1..) = u64::try_from(throttle_ms) {
-            let throttle = Duration::from_millis(throttle_ms).min(limits::THROTTLE_MAX);
+        let throttle = throttle(throttle_ms);
+        if !throttle.is_zero() {
             self.connections[index].throttled_until = now + throttle;
         }
     }
@@ -149,7 +157,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 continue;
             };
             let id = BrokerId(endpoint.node_id);
-            if !self.brokers.iter().any(|broker| broker.id == id)
+            if self.place_of_broker(id).is_none()
                 && self.brokers.len() < ringpost_codec::kafka::metadata::BROKERS_MAX
             {
                 self.update_broker(now, id, &[SocketAddr::new(ip, port)]);
@@ -289,7 +297,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let known = known.map_or(i32::MAX, |lane| lane.leader_epoch);
         if let Some((leader, epoch)) = leader
             && epoch > known
-            && self.brokers.iter().any(|broker| broker.id == leader)
+            && self.place_of_broker(leader).is_some()
         {
             self.assign(now, id, Some(leader), epoch);
         }
@@ -320,6 +328,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.retry(now, id, batch, cause, Again::Rested);
         }
     }
+}
+
+/// How long the broker asks us to be quiet: no longer than makes sense.
+fn throttle(throttle_ms: i32) -> Duration {
+    let throttle_ms = u64::try_from(throttle_ms).unwrap_or(0);
+    Duration::from_millis(throttle_ms).min(limits::THROTTLE_MAX)
 }
 
 /// The broker's words about a partition: its message, or that of the first bad record.

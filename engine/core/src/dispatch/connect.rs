@@ -13,6 +13,7 @@ use crate::directory::Directory;
 use crate::dispatch::lane::Again;
 use crate::dispatch::{Action, Dispatcher, Spare, Supply};
 use crate::handshake::{Answer, Handshake};
+use crate::health::Says;
 use crate::id::LaneId;
 use crate::limits;
 use crate::outcome::{Cause, Verdict, Why};
@@ -128,6 +129,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
             // There will be no answer: this was all there is to know.
             self.connections[index].served = true;
             if let Some(mut flight) = self.connections[index].flights.pop_back() {
+                let took = now.since(flight.handed_at);
+                self.heard(now, index, flight.handed_at, took, Says::Works);
+                self.watch_idleness(now, index);
                 for mut entry in flight.entries.drain(..) {
                     if entry.purged {
                         self.purged_back(now, entry.lane, true);
@@ -190,7 +194,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
         };
         match self.connections[index].state {
             State::Negotiating { handshake, .. } => self.negotiated(now, index, handshake, frame),
-            State::Ready { .. } => self.answered(now, index, frame),
+            State::Ready { .. } => match self.connections[index].probe.take() {
+                Some(probe) => self.probe_answered(now, index, probe, frame),
+                None => self.answered(now, index, frame),
+            },
             _ => Err("bytes before a question was asked".into()),
         }
     }
@@ -230,6 +237,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 self.counters.connections += 1;
                 self.timers
                     .stop(Timer::Connection(index, ConnectionTimer::Setup));
+                self.reached(now, index);
+                self.watch_idleness(now, index);
                 Ok(())
             }
             Err(what) => {
@@ -237,7 +246,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 self.trouble(index, Cause::Unsupported { broker, what });
                 self.connections[index].unsupported = true;
                 self.close(index);
-                self.failed(now, index);
+                self.lost(now, index);
                 Ok(())
             }
         }
@@ -299,11 +308,18 @@ impl<M: Memory, T> Dispatcher<M, T> {
         connection.generation = connection.generation.wrapping_add(1);
         connection.frame_out = false;
         connection.unsent = 0;
+        connection.probe = None;
+    }
+
+    /// A connection was lost, or could not be made, and its broker is to blame.
+    fn failed(&mut self, now: Time, index: usize) {
+        self.blame(now, index);
+        self.lost(now, index);
     }
 
     /// A connection was lost, or could not be made: what was in flight may be stored; try again
     /// later, elsewhere if the leaders moved.
-    fn failed(&mut self, now: Time, index: usize) {
+    fn lost(&mut self, now: Time, index: usize) {
         self.timers
             .stop(Timer::Connection(index, ConnectionTimer::Setup));
         self.timers
@@ -348,6 +364,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
             Timer::Connection(index, ConnectionTimer::Reconnect),
             now + delay,
         );
+        self.views_changed = true;
+        self.rescue = true;
     }
 
     pub(super) fn rested(&mut self, now: Time, index: usize) {
@@ -356,7 +374,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
             return;
         }
         connection.state = State::Idle;
-        if !connection.ready.is_empty() {
+        self.views_changed = true;
+        if !self.connections[index].ready.is_empty() || self.is_to_be_probed(index) {
             self.want_connection(now, index);
         }
     }
@@ -422,7 +441,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let broker = self.connections[index].broker;
         self.trouble(index, Cause::Disconnected { broker, reason });
         self.close(index);
-        self.failed(now, index);
+        self.lost(now, index);
         self.connections[index].next_address = 0;
     }
 
@@ -465,8 +484,58 @@ impl<M: Memory, T> Dispatcher<M, T> {
             ConnectionTimer::Request,
             ConnectionTimer::Reconnect,
             ConnectionTimer::Gather,
+            ConnectionTimer::Idle,
         ] {
             self.timers.stop(Timer::Connection(index, timer));
         }
+    }
+
+    /// From now on the connection is idle, unless something is sent on it.
+    pub(super) fn watch_idleness(&mut self, now: Time, index: usize) {
+        let after = self.settings.idle_probe;
+        if !after.is_zero() && self.connections[index].flights.is_empty() {
+            let timer = Timer::Connection(index, ConnectionTimer::Idle);
+            self.timers.set(timer, now + after);
+        }
+    }
+
+    /// A connection was idle for long: asks the broker anything, so that one that is gone without a
+    /// word is noticed now and not by the next record. Or that was asked, and not answered.
+    pub(super) fn idled(&mut self, now: Time, index: usize) {
+        let timer = Timer::Connection(index, ConnectionTimer::Idle);
+        let connection = &mut self.connections[index];
+        if !matches!(connection.state, State::Ready { .. }) {
+            return;
+        }
+        if connection.probe.is_some() {
+            let broker = connection.broker;
+            self.trouble(index, Cause::RequestTimeout { broker });
+            self.close(index);
+            self.failed(now, index);
+            return;
+        }
+        if !connection.flights.is_empty() || connection.frame_out {
+            // Whoever answers that sets the timer again.
+            return;
+        }
+        let probe = Handshake::new(connection.ask_version, connection.correlation());
+        connection.probe = Some(probe);
+        let answer = limits::PROBE_ANSWER.min(self.settings.request_timeout);
+        self.timers.set(timer, now + answer);
+        let request = probe.request(&self.settings.client_id.clone());
+        self.send_bytes(index, request);
+    }
+
+    fn probe_answered(
+        &mut self,
+        now: Time,
+        index: usize,
+        probe: Handshake,
+        frame: &[u8],
+    ) -> Result<(), Arc<str>> {
+        // What it says was agreed on before; that it speaks is enough.
+        probe.answer(frame)?;
+        self.watch_idleness(now, index);
+        Ok(())
     }
 }

@@ -122,13 +122,24 @@ impl<P, T> Lane<P, T> {
     }
 
     /// Takes out a waiting batch whose deadline passed. Batches expire in order, so that none is
-    /// given up while an older one is still tried.
+    /// given up while an older one is still tried. But one that came from another lane is no part of
+    /// that order before it was sent.
     pub(crate) fn pop_expired(&mut self, now: Time) -> Option<Batch<P, T>> {
         if self.queue.front()?.deadline <= now {
-            self.queue.pop_front()
-        } else {
-            None
+            return self.queue.pop_front();
         }
+        let late = |batch: &Batch<P, T>| batch.is_guest() && batch.deadline <= now;
+        self.queue.remove(self.queue.iter().position(late)?)
+    }
+
+    /// When [`Lane::pop_expired`] will find something.
+    pub(crate) fn next_expiry(&self) -> Time {
+        let guests = self.queue.iter().filter(|batch| batch.is_guest());
+        let expiring = self.queue.front().into_iter().chain(guests);
+        expiring
+            .map(|batch| batch.deadline)
+            .min()
+            .unwrap_or(Time::NEVER)
     }
 }
 
@@ -164,32 +175,55 @@ impl<M: Memory, T> Dispatcher<M, T> {
         S: Supply<Memory = M, Ticket = T>,
     {
         self.lanes.get(id.index())?.as_ref()?;
-        match supply.take(id) {
+        let take = supply.take(id);
+        if matches!(take, Take::Empty) {
+            self.note_source(id, Backlog::Empty);
+        }
+        let mut batch = self.sealed(now, id, take, supply)?;
+        let lane = self.lanes[id.index()].as_mut()?;
+        batch.place.ordinal = lane.next_ordinal;
+        lane.next_ordinal += 1;
+        Some(batch)
+    }
+
+    /// Seals what was taken from a lane's appenders, if that is a batch. It has no place in a lane's
+    /// order yet.
+    pub(super) fn sealed<S>(
+        &mut self,
+        now: Time,
+        id: LaneId,
+        take: Take<M::Buffer, T>,
+        supply: &mut S,
+    ) -> Option<Batch<M::Piece, T>>
+    where
+        S: Supply<Memory = M, Ticket = T>,
+    {
+        match take {
             Take::Busy => {
                 self.note_source(id, Backlog::Busy);
                 None
             }
-            Take::Empty => {
-                self.note_source(id, Backlog::Empty);
-                None
-            }
+            Take::Empty => None,
             Take::Batch {
                 cut,
                 ticket,
                 opened,
+                free,
                 more,
             } => {
                 self.note_source(id, more);
-                let lane = self.lanes[id.index()].as_mut()?;
-                let ordinal = lane.next_ordinal;
-                lane.next_ordinal += 1;
                 let pieces = self.spare.pieces.pop().unwrap_or_default();
                 let (sealed, parts) = seal(cut, supply.squeeze(), pieces);
                 supply.recycle(parts);
                 Some(Batch {
                     sealed,
                     ticket,
-                    place: Place { ordinal, record: 0 },
+                    home: None,
+                    free,
+                    place: Place {
+                        ordinal: 0,
+                        record: 0,
+                    },
                     stamp: None,
                     attempts: 0,
                     excused: 0,
@@ -393,6 +427,8 @@ mod tests {
                 max_timestamp_ms: 0,
             },
             ticket: (),
+            home: None,
+            free: false,
             place: Place { ordinal, record: 0 },
             stamp: None,
             attempts: 0,

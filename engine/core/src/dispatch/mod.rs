@@ -18,11 +18,13 @@
 //! Records stay with the lanes until a request is put together; the dispatcher then draws batches
 //! through [`Supply`]. Files: `supply` and `action` what goes in and out; `routes` which lane goes
 //! to which connection; `lane` order and sequences of a lane; `connect` a connection's states; `send`
-//! putting requests together; `answer` reading responses; `settle` how batches end; `purge` giving up
+//! putting requests together; `answer` reading responses; `avoid` acting on brokers'
+//! health; `settle` how batches end; `purge` giving up
 //! at the application's wish; `split` sending in halves what is too large; `invariants` what always holds.
 
 mod action;
 mod answer;
+mod avoid;
 mod connect;
 mod invariants;
 mod lane;
@@ -45,6 +47,7 @@ use ringpost_codec::kafka::ErrorCode;
 
 use crate::buffer::Memory;
 use crate::connection::{Connection, Entry, State};
+use crate::health::Table;
 use crate::id::{BrokerId, LaneId, ProducerIdentity, TopicId};
 use crate::random::Random;
 use crate::retry::Tokens;
@@ -69,10 +72,13 @@ pub(crate) struct TopicEntry {
 /// A broker as a shard knows it.
 #[derive(Debug)]
 struct BrokerEntry {
-    id: BrokerId,
+    /// `None`: it left the cluster, and its place is free.
+    id: Option<BrokerId>,
     addresses: Vec<SocketAddr>,
     /// What retries may still take of its time.
     tokens: Tokens,
+    /// It leads a lane; as of the last look.
+    hosts: bool,
 }
 
 /// The decisions of one shard.
@@ -104,6 +110,11 @@ pub struct Dispatcher<M: Memory, T> {
     counters: Counters,
     /// Bytes of slabs that hold the bodies of divided batches.
     split_bytes: usize,
+    health: Table,
+    /// Something may have to leave its lane.
+    rescue: bool,
+    /// To choose among, when something leaves its lane.
+    spare_lanes: Vec<LaneId>,
     spare: Spare<M::Piece, T>,
 }
 
@@ -151,6 +162,8 @@ pub struct Counters {
     pub budget_waits: u64,
     /// Batches that were divided because a broker found them too large.
     pub splits: u64,
+    /// Batches that were moved to another partition before they were ever sent.
+    pub moved: u64,
 }
 
 impl<M: Memory, T> Dispatcher<M, T> {
@@ -158,6 +171,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
     #[must_use]
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
+            health: Table::new(settings.health.clone(), settings.request_timeout),
+            rescue: false,
+            spare_lanes: Vec::new(),
             settings,
             identity: None,
             identity_asked: false,
@@ -274,6 +290,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
             let backlog = supply.backlog(id);
             self.note_source(id, backlog);
             self.list(now, id);
+            if self.health.has_half_open() {
+                self.divert(now, id, supply);
+            }
+            self.rescue |= self.is_stranded(now, id);
         }
     }
 
@@ -375,6 +395,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         self.ask_busy(now, supply);
         while let Some(timer) = self.timers.due(now) {
             match timer {
+                Timer::Health => self.look_at_brokers(now),
                 Timer::Expiry => self.expire(now, supply),
                 Timer::Resting => self.wake_resting(now),
                 Timer::Connection(index, ConnectionTimer::Gather) => {
@@ -388,8 +409,11 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 Timer::Connection(index, ConnectionTimer::Request) => {
                     self.request_timed_out(now, index);
                 }
+                Timer::Connection(index, ConnectionTimer::Idle) => self.idled(now, index),
             }
         }
+        self.turn_breakers(now);
+        self.rescue(now, supply);
         if let Some(code) = self.identity_refused.take() {
             self.refuse_all(now, code, supply);
         }
@@ -397,6 +421,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.refuse_unsupported(now, index, supply);
             self.send_if_due(now, index, supply);
         }
+        self.arm_tick(now);
     }
 
     fn wake_resting(&mut self, now: Time) {

@@ -6,7 +6,6 @@ use core::net::SocketAddr;
 
 use crate::buffer::Memory;
 use crate::connection::{Connection, State};
-use crate::health::{Standing, View};
 use crate::id::{BrokerId, LaneId, PartitionId, TopicId};
 use crate::limits;
 use crate::metadata::{Cluster, is_news};
@@ -86,6 +85,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
             let id = LaneId(u32::try_from(index).unwrap_or(u32::MAX));
             self.assign(now, id, leader, epoch);
         }
+        for place in 0..self.brokers.len() {
+            let gone = |id| !cluster.brokers.contains_key(&id);
+            if !cluster.brokers.is_empty() && self.brokers[place].id.is_some_and(gone) {
+                self.forget_broker(now, place);
+            }
+        }
         if self.settings.eager {
             for index in 0..self.connections.len() {
                 if self
@@ -102,19 +107,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
 
     pub(super) fn update_broker(&mut self, now: Time, id: BrokerId, addresses: &[SocketAddr]) {
         let per_broker = self.settings.connections_per_broker;
-        let Some(index) = self.brokers.iter().position(|broker| broker.id == id) else {
-            if self.connections.len() + per_broker >= limits::CONNECTIONS_MAX {
-                // A cluster of that size is a mistake or an attack; what is known stays usable.
-                return;
-            }
-            self.brokers.push(BrokerEntry {
-                id,
-                addresses: addresses.to_vec(),
-                tokens: Tokens::FULL,
-            });
-            for _ in 0..per_broker {
-                self.connections.push(Connection::new(id));
-            }
+        let Some(index) = self.place_of_broker(id) else {
+            self.add_broker(now, id, addresses);
             return;
         };
         if !addresses.is_empty() && self.brokers[index].addresses != addresses {
@@ -131,12 +125,39 @@ impl<M: Memory, T> Dispatcher<M, T> {
         }
     }
 
+    /// A broker more: at the place of one that is gone, or behind the others.
+    fn add_broker(&mut self, now: Time, id: BrokerId, addresses: &[SocketAddr]) {
+        let per_broker = self.settings.connections_per_broker;
+        let entry = BrokerEntry {
+            id: Some(id),
+            addresses: addresses.to_vec(),
+            tokens: Tokens::FULL,
+            hosts: false,
+        };
+        if let Some(free) = self.brokers.iter().position(|broker| broker.id.is_none()) {
+            self.brokers[free] = entry;
+            for connection in free * per_broker..(free + 1) * per_broker {
+                self.connections[connection].broker = id;
+            }
+            return;
+        }
+        if self.connections.len() + per_broker >= limits::CONNECTIONS_MAX {
+            // A cluster of that size is a mistake or an attack; what is known stays usable.
+            return;
+        }
+        self.brokers.push(entry);
+        self.health.add(now);
+        for _ in 0..per_broker {
+            self.connections.push(Connection::new(id));
+        }
+    }
+
     /// Gives the lane a leader, or takes it away. While batches of the lane are in flight it stays
     /// with its connection: a second broker must not see later batches before the first has
     /// answered for the earlier.
     pub(super) fn assign(&mut self, now: Time, id: LaneId, leader: Option<BrokerId>, epoch: i32) {
         let connection = leader.and_then(|leader| {
-            let broker = self.brokers.iter().position(|broker| broker.id == leader)?;
+            let broker = self.place_of_broker(leader)?;
             let per_broker = self.settings.connections_per_broker;
             Some(broker * per_broker + id.index() % per_broker)
         });
@@ -159,30 +180,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
         self.strike(id);
         self.routes_changed = true;
         self.views_changed = true;
+        self.rescue = true;
     }
 
     /// Which connection a lane's records go to just now.
     #[must_use]
     pub fn connection_of(&self, lane: LaneId) -> Option<usize> {
         self.lanes.get(lane.index())?.as_ref()?.connection
-    }
-
-    /// How a lane stands for records that may go anywhere.
-    #[must_use]
-    pub fn view_of(&self, lane: LaneId) -> View {
-        let known = self.lanes.get(lane.index()).and_then(Option::as_ref);
-        match known.and_then(|lane| lane.connection) {
-            None => View::new(Standing::NoLeader, 100, u16::MAX, 0),
-            Some(connection) => {
-                let broker = connection / self.settings.connections_per_broker;
-                let broker = self.brokers[broker].id.tag();
-                View::new(Standing::Good, 100, broker, 0)
-            }
-        }
-    }
-
-    /// Whether [`Dispatcher::view_of`] may say something else of a lane than when this was last asked.
-    pub fn views_changed(&mut self) -> bool {
-        mem::take(&mut self.views_changed)
     }
 }

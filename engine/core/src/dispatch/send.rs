@@ -19,6 +19,7 @@ use crate::buffer::{Buffer, Memory, Piece};
 use crate::connection::{Entry, Flight, State};
 use crate::dispatch::split::Divided;
 use crate::dispatch::{Action, Dispatcher, Spare, Supply};
+use crate::health::Gate;
 use crate::id::LaneId;
 use crate::limits;
 use crate::outcome::{Cause, Why};
@@ -40,7 +41,11 @@ impl<M: Memory, T> Dispatcher<M, T> {
     {
         let timer = Timer::Connection(index, ConnectionTimer::Gather);
         let connection = &self.connections[index];
-        if connection.ready.is_empty() || !connection.window_open(&self.settings) {
+        let gate = self.gate(index);
+        if connection.ready.is_empty()
+            || !connection.window_open(&self.settings)
+            || gate == Gate::Shut
+        {
             self.timers.stop(timer);
             return;
         }
@@ -60,7 +65,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         else {
             return;
         };
-        let entries = self.collect(now, index, produce_version, supply);
+        let entries = self.collect(now, index, produce_version, gate, supply);
         if self.settings.idempotent && self.identity.is_none() {
             // An expired batch used up the last epoch meanwhile: back to their places.
             self.take_back(now, entries);
@@ -80,6 +85,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         now: Time,
         index: usize,
         version: i16,
+        gate: Gate,
         supply: &mut S,
     ) -> alloc::vec::Vec<Entry<M::Piece, T>>
     where
@@ -92,6 +98,11 @@ impl<M: Memory, T> Dispatcher<M, T> {
         // What is tried again in one request is one retry.
         let mut paid = false;
         for _ in 0..self.connections[index].ready.len() {
+            if gate == Gate::One && !entries.is_empty() {
+                // The others have waited as long; they go when the gate is open.
+                self.connections[index].gathered.now = true;
+                break;
+            }
             let Some(id) = self.connections[index].ready.pop_front() else {
                 break;
             };
@@ -314,6 +325,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             correlation_id,
             version,
             deadline,
+            handed_at: now,
             on_wire_at: None,
             entries,
         });

@@ -55,11 +55,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 };
                 self.fail(now, id, batch, Why::Expired, cause.clone());
             }
-            if let Some(front) = self.lanes[index]
-                .as_ref()
-                .and_then(|lane| lane.queue.front())
-            {
-                next = next.min(front.deadline);
+            if let Some(lane) = self.lanes[index].as_ref() {
+                next = next.min(lane.next_expiry());
             }
             self.drained(now, id);
         }
@@ -109,6 +106,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             ticket,
             moments,
             split_bytes,
+            home,
             ..
         } = batch;
         self.split_bytes -= split_bytes;
@@ -123,6 +121,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         };
         self.settled.push_back(Settled {
             lane,
+            home: home.unwrap_or(lane),
             ticket,
             verdict,
             records,

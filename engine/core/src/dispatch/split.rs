@@ -110,6 +110,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let half = |sealed, ticket, first_record, stamp, split_bytes| Batch {
             sealed,
             ticket,
+            home: batch.home,
+            free: batch.free,
             place: batch.place.at(first_record),
             stamp,
             attempts: batch.attempts,

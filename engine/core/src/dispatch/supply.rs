@@ -20,6 +20,12 @@ pub trait Supply {
     /// Takes the lane's oldest batch, cutting the open one if it is that. Never waits for the
     /// lane's lock.
     fn take(&mut self, lane: LaneId) -> Take<BufferOf<Self>, Self::Ticket>;
+    /// Takes the lane's oldest batch of those whose records may all go to any partition, cutting the
+    /// open one if it is that. As [`Supply::take`] otherwise. By default nothing may.
+    fn take_free(&mut self, lane: LaneId) -> Take<BufferOf<Self>, Self::Ticket> {
+        let _ = lane;
+        Take::Empty
+    }
     /// A buffer for the head of a request, beside the memory for records, so that full memory can
     /// always be sent. `None`: try again when a frame was released.
     fn slab(&mut self, at_least: usize) -> Option<BufferOf<Self>>;
@@ -77,6 +83,8 @@ pub enum Take<B: Buffer, T> {
         ticket: T,
         /// When its first record was appended.
         opened: Time,
+        /// Every record in it may go to any partition of the topic.
+        free: bool,
         /// What the lane holds behind it.
         more: Backlog,
     },

@@ -3,6 +3,7 @@
 //! Tests are named after the cases of the reliability catalogue they prove. A run is repeated by
 //! its seed: `RINGPOST_SEED=n cargo test -p ringpost-simulator --test two_ends random`.
 
+mod avoidance;
 mod batching;
 mod hostile;
 mod idempotence;

@@ -36,13 +36,17 @@ fn x5_the_steady_state_takes_nothing_from_the_heap() {
 
 #[test]
 fn an_idle_dispatcher_wants_nothing() {
-    let mut world = World::warm(Setup::new(2), 4);
+    let setup = Setup::new(2).settings(|s| s.idle_probe = Duration::ZERO);
+    let mut world = World::warm(setup, 4);
     world.run_for(ms(130_000));
     assert!(world.dispatcher.is_idle());
     assert_eq!(world.dispatcher.next_deadline(), Time::NEVER);
 
     // Nor one whose records were given up: nobody connects for nothing.
-    let setup = Setup::new(2).settings(|s| s.delivery_timeout = ms(5_000));
+    let setup = Setup::new(2).settings(|s| {
+        s.delivery_timeout = ms(5_000);
+        s.idle_probe = Duration::ZERO;
+    });
     let mut world = World::warm(setup, 4);
     world.stop_node(1);
     for lane in 0..4 {
