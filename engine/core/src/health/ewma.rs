@@ -63,6 +63,8 @@ mod tests {
 
     const TAU: Duration = Duration::from_secs(5);
 
+    /// A longer answer counts at once, shorter ones bring it down to 1/e in tau; a censored sample
+    /// only raises it.
     #[test]
     fn v2_it_jumps_up_and_comes_down_by_e_in_tau() {
         let ms = Duration::from_millis;

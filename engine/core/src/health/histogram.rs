@@ -77,6 +77,8 @@ fn end_of(bucket: usize) -> Duration {
 mod tests {
     use super::*;
 
+    /// Percentiles are within half an octave of the exact ones; ten half-lives later one new sample
+    /// outweighs a hundred old ones.
     #[test]
     fn v2_percentiles_are_right_to_half_an_octave_and_old_samples_fade() {
         let ms = Duration::from_millis;

@@ -55,6 +55,7 @@ fn number(now: Time, window: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    /// Successes and failures count while they are in the window, and not a moment longer.
     #[test]
     fn v9_what_is_older_than_the_window_does_not_count() {
         let window = Duration::from_secs(10);
