@@ -59,6 +59,8 @@
 //! | `health.slow_start` | 5 s | 0 to 1 hour | – | – |
 //! | `health.max_eject` | 50% | 0% to 100% | – | – |
 //! | `health.panic` | 34% | 0% to 100% | – | – |
+//! | `bulkhead` | 25% | 0% to 100% of `memory` behind avoided and dead brokers | – | – |
+//! | `on_lane_unavailable` | `wait` | `wait`, `fail_fast`, `dead_letter`: beyond that | – | – |
 //! | `exhausted` | `dead_letter` with a `dead_letter_topic`, else `error` | `error`, `callback`, `dead_letter` | – | – |
 //! | `dead_letter_topic` | none | a topic's name | – | – |
 //! | `dead_letter_expired` | `false` | `true`, `false`: records whose `delivery_timeout` passed, too | – | – |
@@ -88,6 +90,7 @@ use ringpost_core::partition::Partitioner;
 use ringpost_core::retry::{Backoff, Budget, Class, Jitter, RetryPolicy, Rule};
 use ringpost_core::settings::{Acks, Linger, Settings};
 
+use crate::bulkhead::OnLaneUnavailable;
 use crate::driver::{DriverChoice, SocketOptions};
 use crate::reports::ReportSettings;
 use crate::shared::is_topic_name;
@@ -231,6 +234,8 @@ pub struct Builder {
     pub(crate) dead_letter_topic: String,
     pub(crate) dead_letter_expired: bool,
     pub(crate) dead_letter_unknown: bool,
+    pub(crate) bulkhead_percent: u8,
+    pub(crate) on_lane_unavailable: OnLaneUnavailable,
     /// Further shards are refused a ring.
     #[cfg(test)]
     pub(crate) rings_max: Option<usize>,
@@ -288,6 +293,8 @@ impl Default for Builder {
             dead_letter_topic: String::new(),
             dead_letter_expired: false,
             dead_letter_unknown: false,
+            bulkhead_percent: 25,
+            on_lane_unavailable: OnLaneUnavailable::Wait,
             #[cfg(test)]
             rings_max: None,
         }
@@ -376,6 +383,11 @@ impl Builder {
         /// A connection that was idle for so long is asked whether it still works, so that the next
         /// record does not have to find out; zero never asks.
         idle_probe: Duration => idle_probe;
+        /// How much of the memory may wait behind brokers that are avoided or dead, in percent: so
+        /// that they cannot stop the records for all others.
+        bulkhead: u8 => bulkhead_percent;
+        /// What happens to records for such brokers beyond that.
+        on_lane_unavailable: OnLaneUnavailable => on_lane_unavailable;
         /// What follows when a record is given up.
         exhausted: Exhausted => exhausted;
         /// Where records go that were refused or whose attempts are used up: see
@@ -776,6 +788,13 @@ impl Builder {
             )));
         }
         check_exhausted(self, &mut faults);
+        if self.bulkhead_percent > 100 {
+            faults.push(ConfigError::NotAllowed {
+                name: "bulkhead",
+                value: format!("{}%", self.bulkhead_percent),
+                allowed: "0% to 100%".into(),
+            });
+        }
         let for_batches = self.memory - self.letter_memory().unwrap_or(0);
         if for_batches < 2 * self.batch_bytes {
             faults.push(ConfigError::Contradiction(format!(
@@ -853,6 +872,10 @@ fn check_exhausted(builder: &Builder, faults: &mut Vec<ConfigError>) {
         }),
     }
     for (set, name) in [
+        (
+            builder.on_lane_unavailable == OnLaneUnavailable::DeadLetter,
+            "on_lane_unavailable = dead_letter",
+        ),
         (builder.dead_letter_expired, "dead_letter_expired"),
         (builder.dead_letter_unknown, "dead_letter_unknown"),
         (
@@ -1044,6 +1067,18 @@ const SETTINGS: &[(&str, Put)] = &[
     }),
     ("send_buffer_bytes", |b, t| {
         bytes(t).map(|v| b.send_buffer_bytes = v)
+    }),
+    ("bulkhead", |b, t| {
+        percent(t).map(|v| b.bulkhead_percent = v)
+    }),
+    ("on_lane_unavailable", |b, t| {
+        b.on_lane_unavailable = match t {
+            "wait" => OnLaneUnavailable::Wait,
+            "fail_fast" => OnLaneUnavailable::FailFast,
+            "dead_letter" => OnLaneUnavailable::DeadLetter,
+            _ => return Err("wait, fail_fast or dead_letter".into()),
+        };
+        Ok(())
     }),
     ("exhausted", |b, t| {
         b.exhausted = Some(match t {

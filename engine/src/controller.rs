@@ -147,7 +147,8 @@ impl Controller {
             .pool
             .next_deadline_ns()
             .map_or(Time::NEVER, Time);
-        self.directory.next_deadline().min(memory)
+        let room = self.producer.bulkhead.next_deadline();
+        self.directory.next_deadline().min(memory).min(room)
     }
 
     /// Takes requests, lets the directory decide, and does what it wants.
@@ -166,6 +167,8 @@ impl Controller {
             }
         }
         self.producer.pool.expire(now.0);
+        let panics = self.producer.bulkhead.expire(now);
+        self.producer.count_panics(panics);
         self.directory.step(now);
         while let Some(task) = self.directory.poll_task() {
             self.perform(now, task, driver, socket);

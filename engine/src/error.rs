@@ -14,6 +14,10 @@ pub enum TrySendError<'a> {
     /// with `send`, or configure more.
     #[error("full: the configured memory (or completion queue) is used up")]
     Full(Record<'a>),
+    /// Its partition's broker is avoided or dead, and as much waits for such brokers as `bulkhead`
+    /// allows. Send it elsewhere, or later, or drop it; records for other brokers are taken.
+    #[error("the partition's broker is avoided, and as much waits for such brokers as may")]
+    Avoided(Record<'a>),
     /// It can never be sent with this configuration.
     #[error(
         "the record takes {bytes} bytes on the wire, and at most {bytes_max} can be sent ({setting})"
@@ -49,6 +53,7 @@ impl<'a> TrySendError<'a> {
     pub fn into_record(self) -> Record<'a> {
         match self {
             Self::Full(record)
+            | Self::Avoided(record)
             | Self::TooLarge { record, .. }
             | Self::NoSuchPartition { record, .. }
             | Self::Closed(record) => record,
@@ -65,6 +70,10 @@ pub enum SendError {
         /// How long it waited.
         max_block: Duration,
     },
+    /// Its partition's broker is avoided or dead, and as much waits for such brokers as `bulkhead`
+    /// allows (with `on_lane_unavailable = fail_fast`).
+    #[error("the partition's broker is avoided, and as much waits for such brokers as may")]
+    Avoided,
     /// It can never be sent with this configuration.
     #[error(
         "the record takes {bytes} bytes on the wire, and at most {bytes_max} can be sent ({setting})"

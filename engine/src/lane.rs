@@ -13,19 +13,20 @@ use std::sync::{Arc, PoisonError, TryLockError};
 
 use ringpost_core::batch::{CutBatch, Fields, Fit, OpenBatch, Part};
 use ringpost_core::dispatch::{Backlog, Take};
-use ringpost_core::health::View;
+use ringpost_core::health::{Standing, View};
 use ringpost_core::id::LaneId;
 use ringpost_core::outcome::Verdict;
 use ringpost_core::time::Time;
-use ringpost_memory::{Charge, Piece, Pool, SegmentMut};
+use ringpost_memory::{Charge, Piece, Pool, SEGMENT_BYTES_MIN, SegmentMut};
 
+use crate::bulkhead::{Bulkhead, OnLaneUnavailable};
 use crate::completions::{CompletionQueue, Tagged, Tags};
 use crate::dead_letter::{Letters, Origin};
 use crate::delivery::{BatchCompletion, Promise};
 use crate::driver::clock;
 use crate::record::{Record, Value};
 use crate::shard::ShardShared;
-use crate::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard};
 
 /// What all lanes of a producer have in common.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub(crate) struct LaneSettings {
     pub(crate) room_bytes: usize,
     pub(crate) pool: Pool,
     pub(crate) completions: Arc<CompletionQueue>,
+    pub(crate) bulkhead: Arc<Bulkhead>,
 }
 
 /// Values of this size and more are taken by reference when they are shared.
@@ -54,6 +56,10 @@ pub(crate) struct Lane {
     connection: AtomicU32,
     /// How it stands, a [`View`]. Written by the shard.
     view: AtomicU64,
+    /// Memory of its batches that have no verdict.
+    held: AtomicUsize,
+    /// How much of that the bulkhead counts.
+    held_back: AtomicUsize,
     /// All batches up to this one have their verdict. Written by the shard.
     settled: AtomicU64,
     /// Of the batches behind it, which have their verdict too. The shard's; nobody else locks it.
@@ -83,11 +89,13 @@ struct Open {
     opened: Time,
     /// All its records may go to any partition.
     free: bool,
+    /// Its memory, with what was taken for a record that was refused in the end.
+    taken: usize,
 }
 
 impl Open {
     fn add_buffer(&mut self, buffer: SegmentMut) {
-        self.ticket.memory += buffer.capacity();
+        self.taken += buffer.capacity();
         self.batch.add_buffer(buffer);
     }
 }
@@ -227,6 +235,11 @@ pub(crate) enum Refused {
     Memory { bytes: usize },
     /// The completion queue has no room.
     Queue,
+    /// Its broker is avoided or dead, and as much waits for such brokers as may.
+    Avoided {
+        /// Whether to wait until that is less.
+        wait: bool,
+    },
     /// It never fits.
     TooLarge {
         bytes: usize,
@@ -276,6 +289,8 @@ impl Lane {
             inner: Mutex::default(),
             connection: AtomicU32::new(Self::UNTOLD),
             view: AtomicU64::new(View::UNTOLD.to_bits()),
+            held: AtomicUsize::new(0),
+            held_back: AtomicUsize::new(0),
             settled: AtomicU64::new(0),
             settled_early: std::sync::Mutex::default(),
         }
@@ -358,6 +373,45 @@ impl Lane {
         self.clear_away(leftovers);
         self.tell(news);
         result
+    }
+
+    /// A batch of its own for a record that will not wait here.
+    #[cold]
+    pub(crate) fn apart(
+        &self,
+        record: &Record<'_>,
+        watch: Watch,
+    ) -> Result<(CutBatch<SegmentMut>, Ticket, Appended), Refused> {
+        let base = record.timestamp_ms.unwrap_or_else(clock::wall_ms);
+        let mut open = Open {
+            batch: OpenBatch::new(base, Vec::new()),
+            ticket: Ticket::default(),
+            opened: clock::now(),
+            free: false,
+            taken: 0,
+        };
+        let fields = fields_of(record, &open.batch);
+        let size = open.batch.measure(&fields);
+        self.check_size(size.total)?;
+        if let Fit::NeedsBuffer(at_least) = open.batch.room_for(size.total) {
+            let buffer = self.settings.pool.try_take(at_least);
+            open.add_buffer(buffer.ok_or(Refused::Avoided { wait: false })?);
+        }
+        if matches!(watch, Watch::Tag(_)) {
+            let tags = self.settings.completions.reserve(self.partition, base);
+            open.ticket.tagged = Some(tags.ok_or(Refused::Queue)?);
+        }
+        let index = open.batch.append(&fields, &size);
+        let completion = self.note(&mut open, watch, index, fields.timestamp_ms);
+        open.ticket.memory = open.taken;
+        let appended = Appended {
+            index,
+            timestamp_ms: fields.timestamp_ms,
+            completion,
+            bytes: size.total,
+            cut: true,
+        };
+        Ok((open.batch.cut(), open.ticket, appended))
     }
 
     /// Appends a dead letter, also when the lane is closed to the application. A shared value is
@@ -534,6 +588,7 @@ impl Lane {
                         ticket: Ticket::default(),
                         opened: clock::now(),
                         free: true,
+                        taken: 0,
                     })
                 }
             };
@@ -545,7 +600,10 @@ impl Lane {
                 cut = true;
                 continue;
             }
-            let ready = self.make_room(open, source, size.total, fit, grant, leftovers);
+            let ready = match self.may_hold_more(open, size.total, source, fit, watch) {
+                Ok(()) => self.make_room(open, source, size.total, fit, grant, leftovers),
+                Err(refused) => Err(refused),
+            };
             let ready = ready.and_then(|shared| {
                 if matches!(watch, Watch::Tag(_)) && open.ticket.tagged.is_none() {
                     let base_timestamp_ms = open.batch.base_timestamp_ms();
@@ -573,7 +631,7 @@ impl Lane {
             let index = match shared {
                 None => open.batch.append(&fields, &size),
                 Some((value, spare)) => {
-                    open.ticket.memory += value.len() + spare.capacity();
+                    open.taken += value.len() + spare.capacity();
                     open.batch.append_shared(&fields, &size, value, spare)
                 }
             };
@@ -583,6 +641,8 @@ impl Lane {
             }
             let completion = self.note(open, watch, index, fields.timestamp_ms);
             open.free &= bound == Bound::Free;
+            self.holds_more(open.taken - open.ticket.memory);
+            open.ticket.memory = open.taken;
             inner.bytes += size.total;
             let news = match (cut, was_empty) {
                 (true, _) => News::Full,
@@ -598,6 +658,71 @@ impl Lane {
             };
             return (Ok(appended), news);
         }
+    }
+
+    /// Whether the bulkhead lets the lane have more memory, if the record needs any.
+    #[inline]
+    fn may_hold_more(
+        &self,
+        open: &Open,
+        bytes: usize,
+        source: Source<'_>,
+        fit: Fit,
+        watch: Watch,
+    ) -> Result<(), Refused> {
+        if !self.is_unavailable() || matches!(watch, Watch::Letter) {
+            return Ok(());
+        }
+        let segment = |bytes: usize| bytes.next_power_of_two().max(SEGMENT_BYTES_MIN);
+        // As `make_room` takes it, at the most.
+        let needed = match (source, fit) {
+            (Source::Copied, Fit::NeedsBuffer(at_least)) => {
+                segment(open.batch.next_buffer_bytes(at_least))
+            }
+            (Source::Copied, _) => return Ok(()),
+            (Source::Shared(value), _) => value.len() + 2 * segment(bytes - value.len()),
+            (Source::Filled(value), _) => value.len() + 2 * segment(bytes - value.len()),
+        };
+        let bulkhead = &self.settings.bulkhead;
+        if bulkhead.is_full_for(needed) {
+            let wait = bulkhead.policy == OnLaneUnavailable::Wait;
+            return Err(Refused::Avoided { wait });
+        }
+        Ok(())
+    }
+
+    /// Whether its records can only wait.
+    fn is_unavailable(&self) -> bool {
+        self.view().standing() >= Standing::Avoided
+    }
+
+    /// It took memory for a record.
+    #[inline]
+    fn holds_more(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        if self.is_unavailable() {
+            self.held_back.fetch_add(bytes, Ordering::Relaxed);
+            self.settings.bulkhead.add(bytes);
+        }
+    }
+
+    /// A batch has its verdict. Returns how many wakers of those who waited for room panicked.
+    pub(crate) fn holds_less(&self, bytes: usize) -> u64 {
+        let is_empty = self.held.fetch_sub(bytes, Ordering::Relaxed) == bytes;
+        let bytes = if is_empty { usize::MAX } else { bytes };
+        self.release_held_back(bytes)
+    }
+
+    /// Of what the bulkhead counts of it, at most so much is counted no more.
+    fn release_held_back(&self, bytes: usize) -> u64 {
+        let less = |held_back: usize| Some(held_back - held_back.min(bytes));
+        let (order, on_failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let before = self.held_back.fetch_update(order, on_failure, less);
+        let before = before.unwrap_or_else(|same| same);
+        self.settings.bulkhead.take_off(before.min(bytes))
     }
 
     /// Sees to it that the batch has room for a record. For a value taken by reference: gives the
@@ -721,9 +846,20 @@ impl Lane {
         View::from_bits(self.view.load(Ordering::Relaxed))
     }
 
-    /// The shard says how it stands.
-    pub(crate) fn set_view(&self, view: View) {
+    /// The shard says how it stands. Returns how many wakers of those who waited for room panicked.
+    pub(crate) fn set_view(&self, view: View) -> u64 {
+        let was_unavailable = self.is_unavailable();
         self.view.store(view.to_bits(), Ordering::Relaxed);
+        match (was_unavailable, self.is_unavailable()) {
+            (false, true) => {
+                let held = self.held.load(Ordering::Relaxed);
+                self.held_back.fetch_add(held, Ordering::Relaxed);
+                self.settings.bulkhead.add(held);
+                0
+            }
+            (true, false) => self.release_held_back(usize::MAX),
+            _ => 0,
+        }
     }
 
     /// The shard found out where the lane's records go.
@@ -916,6 +1052,7 @@ impl Inner {
                     ticket,
                     opened,
                     free,
+                    ..
                 } = open;
                 self.cut.push_back(Cut {
                     batch: batch.cut(),

@@ -33,6 +33,7 @@ compile_error!(
 );
 
 mod avoidance;
+mod bulkhead;
 mod completions;
 /// What a producer can be told.
 pub mod config;
@@ -63,6 +64,7 @@ mod undelivered;
 mod wake;
 mod warm_up;
 
+pub use bulkhead::OnLaneUnavailable;
 pub use completions::{Completion, CompletionQueue};
 pub use config::{Builder, ConfigError, ConfigErrors, Exhausted, Pin, Shards, WaitPolicy};
 pub use dead_letter::{DeadLetter, DeadLetterError};

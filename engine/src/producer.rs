@@ -12,6 +12,7 @@ use std::time::Duration;
 use ringpost_memory::Pool;
 
 use crate::avoidance::Avoidance;
+use crate::bulkhead::Bulkhead;
 use crate::completions::CompletionQueue;
 use crate::config::{Builder, ConfigError, ConfigErrors, WaitPolicy};
 use crate::controller::{Controller, Inbox, Names};
@@ -256,6 +257,7 @@ impl Producer {
             memory_in_use: shared.pool.in_use() + of_letters(Pool::in_use),
             memory_high_water: shared.pool.high_water() + of_letters(Pool::high_water),
             memory_waiters: shared.pool.waiting(),
+            memory_held_back: shared.bulkhead.held(),
             dead_letters: shared.reports.dead_letters(),
             undelivered_dropped: shared.reports.dropped(),
             callback_panics: shared
@@ -479,6 +481,10 @@ impl Builder {
                 connect_timeout: self.connect_timeout,
                 reports: self.report_settings(memory / 4),
                 letter_pool,
+                bulkhead: Arc::new(Bulkhead::new(
+                    memory / 100 * usize::from(self.bulkhead_percent),
+                    self.on_lane_unavailable,
+                )),
             },
         ))
     }

@@ -177,7 +177,9 @@ impl Reports {
                 let wanted = match verdict {
                     Verdict::NotWritten(failure) => match failure.why {
                         Why::Expired => settings.expired,
-                        Why::Rejected | Why::RetriesExhausted | Why::Unsupported => true,
+                        Why::Rejected | Why::RetriesExhausted | Why::Unsupported | Why::Avoided => {
+                            true
+                        }
                         _ => false,
                     },
                     Verdict::Unknown(failure) => {

@@ -490,12 +490,13 @@ impl<D: Driver> Shard<D> {
 
     /// Tells the lanes how they stand.
     fn publish_views(&mut self, now: Time) {
-        let mut troubled = 0;
+        let (mut troubled, mut panics) = (0, 0);
         for lane in self.supply.lanes.iter().flatten() {
             let view = self.dispatcher.view_of(now, lane.id);
             troubled += u64::from(is_troubled(view));
-            lane.set_view(view);
+            panics += lane.set_view(view);
         }
+        self.producer.count_panics(panics);
         let before = mem::replace(&mut self.troubled, troubled);
         let avoidance = &self.producer.routing.avoidance;
         avoidance.count_troubled(before, troubled);
@@ -591,12 +592,16 @@ impl<D: Driver> Shard<D> {
             (None, None) => {}
         }
         let (ordinal, is_last) = (ticket.ordinal, ticket.is_last_part());
-        self.producer
-            .count_panics(ticket.settle(lane.partition, verdict));
+        let memory = ticket.memory;
+        let mut panics = ticket.settle(lane.partition, verdict);
         // A batch that was moved still counts where it was begun.
-        if is_last && let Some(home) = self.supply.lane(settled.home) {
-            home.count_settled(ordinal);
+        if let Some(home) = self.supply.lane(settled.home) {
+            panics += home.holds_less(memory);
+            if is_last {
+                home.count_settled(ordinal);
+            }
         }
+        self.producer.count_panics(panics);
     }
 
     /// Publishes what appenders look at.
@@ -895,6 +900,7 @@ mod interleavings {
     use shuttle::{Config, Runner, thread};
 
     use super::*;
+    use crate::bulkhead::{Bulkhead, OnLaneUnavailable};
     use crate::completions::CompletionQueue;
     use crate::delivery::{BatchCompletion, Delivery};
     use crate::driver::EpollDriver;
@@ -923,6 +929,7 @@ mod interleavings {
                 room_bytes: 1 << 14,
                 pool: Pool::new(1 << 20, 1 << 14).expect("memory"),
                 completions: Arc::clone(&completions),
+                bulkhead: Arc::new(Bulkhead::new(1 << 20, OnLaneUnavailable::Wait)),
             });
             let lanes = (0..LANES)
                 .map(|id| {

@@ -22,14 +22,16 @@ use ringpost_core::seal::{Plain, seal};
 use ringpost_memory::{Pool, SegmentMut};
 
 use crate::avoidance::Avoidance;
+use crate::bulkhead::{Bulkhead, OnLaneUnavailable};
 use crate::completions::CompletionQueue;
 use crate::config::PartitionFn;
 use crate::controller::{Inbox, Request};
 use crate::delivery::wake_all;
 use crate::flush::{Flush, Flushes};
-use crate::lane::{Lane, LaneSettings, Ticket};
+use crate::lane::{Appended, Lane, LaneSettings, Refused, Ticket, Watch};
 use crate::purge::{Purge, Purging};
 use crate::ready::LANES_MAX;
+use crate::record::Record;
 use crate::reports::{ReportSettings, Reports};
 use crate::shard::{Command, ShardShared};
 
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) reports: Arc<Reports>,
     /// Memory that is set aside for dead letters.
     pub(crate) letter_pool: Option<Pool>,
+    pub(crate) bulkhead: Arc<Bulkhead>,
     /// The dead-letter topic was asked for.
     letters_wanted: AtomicBool,
     pub(crate) callback_panics: AtomicU64,
@@ -177,6 +180,7 @@ pub(crate) struct SharedParts {
     pub(crate) connect_timeout: Duration,
     pub(crate) reports: ReportSettings,
     pub(crate) letter_pool: Option<Pool>,
+    pub(crate) bulkhead: Arc<Bulkhead>,
 }
 
 impl Shared {
@@ -194,6 +198,7 @@ impl Shared {
             room_bytes,
             pool: parts.pool.clone(),
             completions: Arc::clone(&parts.completions),
+            bulkhead: Arc::clone(&parts.bulkhead),
         });
         let topics = Topics {
             lanes: vec![0; shards.len()],
@@ -214,6 +219,7 @@ impl Shared {
             connect_timeout: parts.connect_timeout,
             reports,
             letter_pool: parts.letter_pool,
+            bulkhead: parts.bulkhead,
             letters_wanted: AtomicBool::new(false),
             callback_panics: AtomicU64::new(0),
             lane_settings,
@@ -418,6 +424,7 @@ impl Shared {
             lane.close();
         }
         self.pool.close();
+        self.count_panics(self.bulkhead.close());
         if self.running.load(Ordering::SeqCst) == 0 {
             // There is no shard left to say it: see `shard_ended`.
             self.inbox.put(Request::Stop);
@@ -461,6 +468,29 @@ impl Shared {
         }
     }
 
+    /// A record for a lane that takes no more of them because of its broker: with
+    /// `on_lane_unavailable = dead_letter` it ends here and becomes a dead letter.
+    #[cold]
+    pub(crate) fn divert(
+        &self,
+        refused: Refused,
+        lane: &Lane,
+        record: &Record<'_>,
+        watch: Watch,
+    ) -> Result<Appended, Refused> {
+        let diverts = self.bulkhead.policy == OnLaneUnavailable::DeadLetter;
+        if !diverts || !matches!(refused, Refused::Avoided { .. }) {
+            return Err(refused);
+        }
+        let (cut, mut ticket, appended) = lane.apart(record, watch)?;
+        let verdict = Verdict::NotWritten(Failure::new(Why::Avoided));
+        lane.shard.counters.diverted();
+        let (batch, _) = seal(cut, &mut Plain, Vec::new());
+        self.reports.undelivered(lane, &verdict, &mut ticket, batch);
+        self.count_panics(ticket.settle(lane.partition, verdict));
+        Ok(appended)
+    }
+
     /// Ends a lane whose shard is gone.
     fn bury_lane(&self, lane: &Lane) {
         for (cut, ticket) in lane.bury() {
@@ -474,7 +504,9 @@ impl Shared {
         lane.shard.counters.not_written(cut.records);
         let (batch, _) = seal(cut, &mut Plain, Vec::new());
         self.reports.undelivered(lane, &verdict, &mut ticket, batch);
-        self.count_panics(ticket.settle(lane.partition, verdict));
+        let memory = ticket.memory;
+        let panics = ticket.settle(lane.partition, verdict) + lane.holds_less(memory);
+        self.count_panics(panics);
     }
 }
 

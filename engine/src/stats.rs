@@ -23,6 +23,8 @@ pub struct Stats {
     pub memory_in_use: usize,
     /// The most it ever was.
     pub memory_high_water: usize,
+    /// Bytes of it that wait behind brokers that are avoided or dead, now.
+    pub memory_held_back: usize,
     /// Senders that wait for memory, now.
     pub memory_waiters: usize,
     /// Dead letters.
@@ -195,6 +197,8 @@ pub(crate) struct ShardCounters {
     acked: AtomicU64,
     sent: AtomicU64,
     not_written: AtomicU64,
+    /// Not written either, but counted by those who sent them.
+    diverted: AtomicU64,
     unknown: AtomicU64,
     bytes_acked: AtomicU64,
     turns: AtomicU64,
@@ -217,6 +221,7 @@ impl ShardCounters {
             acked: zero(),
             sent: zero(),
             not_written: zero(),
+            diverted: zero(),
             unknown: zero(),
             bytes_acked: zero(),
             turns: zero(),
@@ -266,6 +271,11 @@ impl ShardCounters {
         add(&self.not_written, u64::from(records));
     }
 
+    /// A record that was not let into its lane and becomes a dead letter.
+    pub(crate) fn diverted(&self) {
+        self.diverted.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Records that were lost with their shard.
     pub(crate) fn unknown(&self, records: u64) {
         add(&self.unknown, records);
@@ -286,6 +296,7 @@ impl ShardCounters {
         sum.acked += self.acked.load(Ordering::Relaxed);
         sum.sent += self.sent.load(Ordering::Relaxed);
         sum.not_written += self.not_written.load(Ordering::Relaxed);
+        sum.not_written += self.diverted.load(Ordering::Relaxed);
         sum.unknown += self.unknown.load(Ordering::Relaxed);
     }
 
@@ -309,7 +320,7 @@ impl ShardCounters {
             ring_refused: self.ring_refused.get().cloned(),
             records_acked: get(&self.acked),
             records_sent: get(&self.sent),
-            records_not_written: get(&self.not_written),
+            records_not_written: get(&self.not_written) + get(&self.diverted),
             records_unknown: get(&self.unknown),
             bytes_acked: get(&self.bytes_acked),
             batches: core.batches,

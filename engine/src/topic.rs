@@ -156,6 +156,7 @@ impl Topic {
     ) -> Result<Delivery, SendError> {
         let mut grant = None;
         let mut deadline = None;
+        let mut room = None;
         loop {
             let bytes = match offer(&mut grant) {
                 Ok(appended) => {
@@ -166,6 +167,21 @@ impl Topic {
                     return Ok(delivery(appended));
                 }
                 Err(NotTaken::Lane(Refused::Memory { bytes })) => bytes,
+                Err(NotTaken::Lane(Refused::Avoided { wait: true })) => {
+                    drop(grant.take());
+                    let max_block = self.shared.max_block;
+                    let deadline = *deadline.get_or_insert_with(|| clock::now() + max_block);
+                    let Some(waiting) = room.take() else {
+                        // Looked for once more, now that nobody can make some unnoticed.
+                        room = Some(self.shared.bulkhead.room(deadline));
+                        continue;
+                    };
+                    self.shared.inbox.put(Request::Look);
+                    if !waiting.await {
+                        return Err(SendError::TimedOut { max_block });
+                    }
+                    continue;
+                }
                 Err(other) => return Err(other.for_good()),
             };
             drop(grant.take());
@@ -234,13 +250,14 @@ impl Topic {
         let lanes = self.state.lanes.load();
         let bound = bound(&self.state, &record);
         let offered = self.route(&lanes, &filled).and_then(|lane| {
-            if len >= SHARED_VALUE_BYTES_MIN {
+            let appended = if len >= SHARED_VALUE_BYTES_MIN {
                 lane.append_filled(&filled, &value, bound, Watch::Future)
-                    .map_err(NotTaken::Lane)
             } else {
                 lane.append(&filled, bound, Watch::Future, &mut None)
-                    .map_err(NotTaken::Lane)
-            }
+            };
+            appended
+                .or_else(|refused| self.shared.divert(refused, lane, &filled, Watch::Future))
+                .map_err(NotTaken::Lane)
         });
         match offered {
             Ok(appended) => {
@@ -336,6 +353,7 @@ impl Topic {
         let bound = bound(&self.state, record);
         let appended = lane
             .append(record, bound, watch, grant)
+            .or_else(|refused| self.shared.divert(refused, lane, record, watch))
             .map_err(NotTaken::Lane)?;
         if bound == Bound::Free {
             self.went(appended.bytes, appended.cut);
@@ -453,6 +471,7 @@ impl LocalTopic {
         let bound = bound(state, record);
         let appended = lane
             .append(record, bound, watch, grant)
+            .or_else(|refused| self.topic.shared.divert(refused, lane, record, watch))
             .map_err(NotTaken::Lane)?;
         if bound == Bound::Free {
             let mut sticky = self.sticky.borrow_mut();
@@ -487,7 +506,10 @@ impl NotTaken {
     #[cold]
     fn with(self, record: Record<'_>) -> TrySendError<'_> {
         match self {
-            Self::Lane(Refused::Memory { .. } | Refused::Queue) => TrySendError::Full(record),
+            Self::Lane(
+                Refused::Memory { .. } | Refused::Queue | Refused::Avoided { wait: true },
+            ) => TrySendError::Full(record),
+            Self::Lane(Refused::Avoided { wait: false }) => TrySendError::Avoided(record),
             Self::Lane(Refused::TooLarge {
                 bytes,
                 bytes_max,
@@ -522,6 +544,7 @@ impl NotTaken {
             Self::NoSuchPartition { partition, count } => {
                 SendError::NoSuchPartition { partition, count }
             }
+            Self::Lane(Refused::Avoided { .. }) => SendError::Avoided,
             Self::Lane(Refused::Closed | Refused::Memory { .. } | Refused::Queue) => {
                 SendError::Closed
             }

@@ -308,7 +308,7 @@ fn record_of<'a>(payload: Payload<'a>) -> Record<'a> {
 #[inline]
 fn refused(error: TrySendError<'_>) -> Refused {
     match error {
-        TrySendError::Full(_) => Refused::Full,
+        TrySendError::Full(_) | TrySendError::Avoided(_) => Refused::Full,
         closed @ TrySendError::Closed(_) => {
             Refused::Broken(Failure::connection(closed.to_string()))
         }

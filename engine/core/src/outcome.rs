@@ -123,6 +123,9 @@ pub enum Why {
     /// The producer was closed before it was acknowledged.
     #[error("the producer was closed")]
     Closed,
+    /// Its broker is avoided or dead, and as much waits for such brokers as may.
+    #[error("its broker is avoided, and as much waits for such brokers as may")]
+    Avoided,
     /// The application gave it up.
     #[error("it was purged")]
     Purged,

@@ -9,6 +9,7 @@ mod routing;
 mod support;
 
 mod bad_input;
+mod bulkhead;
 mod closing;
 mod content;
 mod dead_letters;
