@@ -233,10 +233,12 @@ fn r2_expired_and_unknown_records_only_when_asked_for(driver: DriverChoice) {
             .idempotent(false)
             .dead_letter_expired(expired)
             .dead_letter_unknown(unknown)
-            .delivery_timeout(Duration::from_millis(300))
+            .delivery_timeout(Duration::from_secs(3))
             .build()
             .expect("a producer");
         let topic = producer.topic_blocking("orders").expect("it is there");
+        // So that the time is long enough for an attempt.
+        producer.warm_up_blocking(&["orders"]).expect("in time");
         let waiting = [0, 1].map(|partition| {
             let record = Record::value(b"v").partition(partition);
             topic.try_send(record).expect("room")
