@@ -100,6 +100,29 @@ impl Load {
     }
 }
 
+/// With three brokers alike, each of twelve lanes gets a twelfth of the choices, within 15 %.
+#[test]
+fn v3_when_all_are_equal_each_lane_gets_its_share() {
+    let mut load = Load::new(Load::setup());
+    let bytes = |load: &Load| -> Vec<usize> {
+        let choices = load.senders.iter().flat_map(|sender| &sender.chosen);
+        let mut counts = vec![0; LANES as usize];
+        choices.for_each(|lane| counts[lane.index()] += 1);
+        counts
+    };
+    load.run(ms(60_000));
+    let counts = bytes(&load);
+    let fair = counts.iter().sum::<usize>() / counts.len();
+    for count in &counts {
+        assert!(
+            count * 100 > fair * 85 && count * 100 < fair * 115,
+            "{counts:?}"
+        );
+    }
+    assert_eq!(load.ejections(), 0);
+    load.all_arrived();
+}
+
 /// A broker that is stopped, and accepts connections and bytes all the same: under 5 % of the records
 /// are bound to it after a second, it is ejected as stalled, and after it goes on its third comes back.
 #[test]
@@ -125,6 +148,42 @@ fn v2_a_broker_that_is_silent_is_found_by_the_age_of_its_oldest_request() {
     let share = load.share_now(2, ms(10_000));
     assert!((25..42).contains(&share), "{share} %");
     load.all_arrived();
+}
+
+/// What was bound to a dead broker's lanes before it was known, and never sent, is moved and stored
+/// elsewhere, while the broker is still dead; nothing with a sequence or sent before moves.
+#[test]
+fn v7_only_what_was_never_sent_leaves_a_dead_broker() {
+    let setup = Load::setup().settings(|s| s.request_timeout = ms(60_000));
+    let mut load = Load::new(setup);
+    load.run(ms(2_000));
+    load.world.pause_node(2);
+    load.run(ms(5_000));
+    let moved = load.world.dispatcher.counters().moved;
+    assert!(moved > 0, "batches waited behind it when it was ejected");
+    load.run(ms(100));
+    load.world.run_for(ms(500));
+    // All that is left are requests the stopped broker has.
+    let in_flight = load.world.unsettled();
+    let asked: usize = load
+        .world
+        .requests
+        .iter()
+        .filter(|request| request.node == 2)
+        .flat_map(ringpost_simulator::found::batches_of)
+        .flat_map(|batch| batch.records)
+        .filter(|(lane, number)| {
+            let lane = u32::try_from(*lane).expect("few lanes");
+            !load.world.outcomes.contains_key(&(lane, *number))
+        })
+        .count();
+    assert!(in_flight > 0);
+    assert_eq!(in_flight, asked);
+    load.world.resume_node(2);
+    load.all_arrived();
+    let elsewhere = load.world.outcomes.iter();
+    let elsewhere = elsewhere.filter(|((home, _), outcome)| outcome.lane.0 != *home);
+    assert!(elsewhere.count() > 0);
 }
 
 /// A broker whose process is gone refuses connections: keyless records leave it at once and are moved;
@@ -179,6 +238,52 @@ fn v2_a_broker_that_swallows_connections_is_left_before_the_timeout() {
     load.all_arrived();
 }
 
+/// At ten times the others' time a broker is not ejected, but gets under 5 % of the records, and its
+/// third again after it is as fast as they are.
+#[test]
+fn v3_a_broker_ten_times_as_slow_gets_little_and_recovers() {
+    let mut load = Load::new(Load::setup().network(|n| n.latency = ms(2)));
+    load.run(ms(3_000));
+    let slowed = load.world.now;
+    load.world.slow.insert(2, ms(36));
+    load.run(ms(20_000));
+    let share = load.share(2, slowed + ms(1_000), load.world.now);
+    assert!(share < 5, "{share} %");
+    load.world.slow.clear();
+    load.run(ms(20_000));
+    assert_eq!(load.ejections(), 0, "it was only slow");
+    let share = load.share_now(2, ms(20_000));
+    assert!((25..42).contains(&share), "{share} %");
+    load.all_arrived();
+}
+
+/// A broker that takes a second for each answer while the others take 1 ms is ejected as slow when
+/// pinned records keep it busy; those are served all the same.
+#[test]
+fn v3_a_broker_much_slower_than_the_others_is_ejected_and_still_serves_what_must_go_there() {
+    let mut load = Load::new(Load::setup());
+    load.run(ms(3_000));
+    load.world.slow.insert(2, ms(1_000));
+    let lane = (0..LANES)
+        .find(|lane| load.leader(LaneId(*lane)) == 2)
+        .expect("it leads some");
+    let mut ejected = false;
+    for _ in 0..200 {
+        load.world.append(lane, 100);
+        load.run(ms(100));
+        ejected |= load.standing(2) == (Standing::Avoided, Some(Reason::Slow));
+    }
+    assert!(ejected);
+    let now = load.world.now;
+    let served = load.world.outcomes.range((lane, 0)..(lane + 1, 0));
+    let latest = served.map(|(_, outcome)| outcome.at).max().expect("some");
+    assert!(latest > now - ms(2_000), "it is still served");
+    load.world.slow.clear();
+    load.run(ms(40_000));
+    assert_eq!(load.standing(2).0, Standing::Good);
+    load.all_arrived();
+}
+
 /// A broker that answers every batch at once with an error of its own does not attract records by
 /// being quick.
 #[test]
@@ -203,6 +308,217 @@ fn v2_a_broker_that_fails_fast_attracts_nothing() {
     load.run(ms(30_000));
     let share = load.share_now(2, ms(10_000));
     assert!((25..42).contains(&share), "{share} %");
+    load.all_arrived();
+}
+
+/// All brokers stop: none is ejected, records are still accepted for all, and everything arrives
+/// after they go on.
+#[test]
+fn v4_when_all_brokers_are_silent_none_is_blamed() {
+    let setup = Load::setup().settings(|s| s.request_timeout = ms(60_000));
+    let mut load = Load::new(setup);
+    load.run(ms(3_000));
+    (1..=3).for_each(|node| load.world.pause_node(node));
+    load.run(ms(10_000));
+    assert_eq!(load.ejections(), 0);
+    assert_eq!(load.world.dispatcher.counters().moved, 0);
+    (1..=3).for_each(|node| load.world.resume_node(node));
+    load.run(ms(1_000));
+    load.all_arrived();
+}
+
+/// Two of three are silent, as leaders are whose follower is dead with `acks=all`: more than half, so
+/// none is blamed.
+#[test]
+fn v6_a_dead_follower_that_holds_up_all_leaders_gets_nobody_ejected() {
+    let setup = Load::setup().settings(|s| s.request_timeout = ms(30_000));
+    let mut load = Load::new(setup);
+    load.run(ms(3_000));
+    load.world.slow.insert(1, ms(25_000));
+    load.world.slow.insert(3, ms(25_000));
+    load.world.pause_node(2);
+    load.run(ms(20_000));
+    assert_eq!(load.ejections(), 0);
+    load.world.slow.clear();
+    load.world.resume_node(2);
+    load.run(ms(5_000));
+    load.all_arrived();
+}
+
+/// One broker only: it is never ejected, and recovery after its absence takes no longer than connecting.
+#[test]
+fn v4_a_single_broker_is_never_ejected() {
+    let mut setup = Load::setup();
+    setup.broker.nodes.truncate(1);
+    let mut load = Load::new(setup);
+    load.world.stop_node(1);
+    load.run(ms(5_000));
+    assert_eq!(load.ejections(), 0);
+    load.world.start_node(1);
+    load.world.settle(ms(2_000));
+    load.all_arrived();
+}
+
+/// All brokers are down and come back: what was parked is stored, and they are not connected to all
+/// at the same moment again and again.
+#[test]
+fn v4_all_down_and_back_parks_records_and_spreads_reconnects() {
+    let mut load = Load::new(Load::setup());
+    load.run(ms(2_000));
+    (1..=3).for_each(|node| load.world.stop_node(node));
+    load.world.connects.clear();
+    load.run(ms(10_000));
+    let connects: Vec<Time> = load.world.connects.iter().map(|c| c.0).collect();
+    assert!(connects.len() < 120, "{}", connects.len());
+    let mut distinct = connects.clone();
+    distinct.dedup();
+    assert!(distinct.len() * 2 > connects.len(), "{connects:?}");
+    (1..=3).for_each(|node| load.world.start_node(node));
+    load.run(ms(2_000));
+    load.all_arrived();
+}
+
+/// After an ejection the broker gets one small request first, then one more, and then a tenth of its
+/// share: no herd.
+#[test]
+fn v5_recovery_begins_with_one_request_and_grows() {
+    let mut load = Load::new(Load::setup());
+    load.run(ms(3_000));
+    load.world.stop_node(2);
+    load.run(ms(5_000));
+    load.world.start_node(2);
+    load.world.slow.insert(2, ms(20));
+    load.world.requests.clear();
+    load.run(ms(3_000));
+    let probes: Vec<_> = load
+        .world
+        .requests
+        .iter()
+        .filter(|request| request.node == 2)
+        .take(2)
+        .collect();
+    assert!(probes[1].at >= probes[0].at + ms(20), "one at a time");
+    for probe in &probes {
+        assert_eq!(ringpost_simulator::found::batches_of(probe).len(), 1);
+    }
+    load.world.slow.clear();
+    load.all_arrived();
+}
+
+/// Records that a broker refuses, rights that are missing, and throttling get nobody ejected or even
+/// suspected.
+#[test]
+fn v6_poison_records_missing_rights_and_throttles_are_held_against_nobody() {
+    for code in [
+        ErrorCode::MESSAGE_TOO_LARGE,
+        ErrorCode::INVALID_RECORD,
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+    ] {
+        let mut load = Load::new(Load::setup());
+        load.run(ms(1_000));
+        for partition in 0..12 {
+            if load.world.broker.leader("t", partition) == Some(2) {
+                let fault = PartitionFault::ErrorBefore(code);
+                load.world
+                    .broker
+                    .faults()
+                    .every_batch("t", partition, fault);
+            }
+        }
+        load.run(ms(5_000));
+        assert_eq!(load.standing(2), (Standing::Good, None), "{code}");
+        assert_eq!(load.ejections(), 0);
+    }
+    let mut load = Load::new(Load::setup());
+    load.world.broker.faults().throttle_ms = 300;
+    load.run(ms(10_000));
+    assert_eq!(load.ejections(), 0);
+    load.world.broker.faults().heal();
+    load.all_arrived();
+}
+
+/// Our own process does not run for three seconds: nobody is blamed for the answers that lay there.
+#[test]
+fn v6_nobody_is_blamed_for_our_own_pause() {
+    let mut load = Load::new(Load::setup());
+    load.run(ms(3_000));
+    // The network goes on, and its news wait for us.
+    load.world.pause(ms(3_000));
+    load.run(ms(100));
+    assert_eq!(load.ejections(), 0);
+    for broker in 1..=3 {
+        assert_eq!(load.standing(broker), (Standing::Good, None));
+    }
+    load.all_arrived();
+}
+
+/// A leader that moves away from an ejected broker takes no mark along, and one that comes back to it
+/// is not held up for longer than a probe takes.
+#[test]
+fn v9_leaders_that_move_leave_no_stale_mark() {
+    let mut load = Load::new(Load::setup());
+    load.run(ms(2_000));
+    load.world.stop_node(2);
+    load.run(ms(5_000));
+    let moved: Vec<i32> = (0..12)
+        .filter(|partition| load.world.broker.leader("t", *partition) == Some(2))
+        .collect();
+    for partition in &moved {
+        load.world.broker.move_leader("t", *partition, 3);
+    }
+    load.world.directory.refresh();
+    load.run(ms(1_500));
+    let lanes = load.world.lanes_of("t");
+    for partition in &moved {
+        let lane = lanes[usize::try_from(*partition).expect("few")];
+        let view = load.world.dispatcher.view_of(load.world.now, lane);
+        assert_eq!(view.standing(), Standing::Good, "partition {partition}");
+    }
+    load.world.start_node(2);
+    for partition in &moved {
+        load.world.broker.move_leader("t", *partition, 2);
+    }
+    load.world.directory.refresh();
+    load.run(ms(500));
+    let lane = lanes[usize::try_from(moved[0]).expect("few")];
+    let appended = load.world.now;
+    let number = load.world.append(lane.0, 100);
+    load.run(ms(3_000));
+    let outcome = load.world.outcome(lane.0, number);
+    assert!(
+        outcome.at < appended + ms(2_500),
+        "{:?}",
+        outcome.at.since(appended)
+    );
+    load.all_arrived();
+}
+
+/// A broker that leaves the cluster is forgotten: its connection ends, and its place is the next one's.
+#[test]
+fn v9_a_broker_that_left_is_forgotten_and_its_place_used_again() {
+    let mut load = Load::new(Load::setup());
+    load.run(ms(500));
+    let places = load.world.dispatcher.connection_count();
+    load.world.stop_node(3);
+    load.world.broker.set_node_up(3, false);
+    for partition in 0..12 {
+        if load.world.broker.leader("t", partition) == Some(3) {
+            load.world.broker.move_leader("t", partition, 1);
+        }
+    }
+    load.world.directory.refresh();
+    load.run(ms(5_000));
+    let known = |load: &Load| -> Vec<i32> {
+        let brokers = load.world.dispatcher.health(load.world.now);
+        brokers.map(|(id, _)| id.0).collect()
+    };
+    assert_eq!(known(&load), [1, 2]);
+    load.world.broker.set_node_up(3, true);
+    load.world.start_node(3);
+    load.world.directory.refresh();
+    load.run(ms(2_000));
+    assert_eq!(known(&load).len(), 3);
+    assert_eq!(load.world.dispatcher.connection_count(), places);
     load.all_arrived();
 }
 
@@ -246,7 +562,6 @@ fn v1_without_avoidance_records_wait_where_they_are() {
     let share = load.share_now(2, ms(5_000));
     assert!((25..42).contains(&share), "{share} %");
     assert_eq!(load.world.dispatcher.counters().moved, 0);
-    assert_eq!(load.ejections(), 0);
     load.world.resume_node(2);
     load.all_arrived();
 }
