@@ -188,6 +188,8 @@ impl Drop for Room {
 mod tests {
     use super::*;
 
+    /// A wait for room ends when some comes free, when its time is over and when the producer is
+    /// closed; one that is dropped leaves nothing to wait for.
     #[test]
     fn g2_waits_for_room_end_with_room_with_time_and_when_dropped() {
         let bulkhead = Arc::new(Bulkhead::new(100, OnLaneUnavailable::Wait));
