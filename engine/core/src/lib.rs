@@ -20,6 +20,9 @@ pub mod batch;
 mod batch_in_flight;
 // What the core asks of memory.
 pub mod buffer;
+// Bugs planted on purpose, for the simulator to find.
+#[doc(hidden)]
+pub mod canary;
 // One connection to one broker.
 pub mod connection;
 // Topics, leaders, addresses and producer ids: the phone book.

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 
+use ringpost_core::canary::{Canary, planted};
+
 use crate::arena::Arena;
 use crate::buddy::{Block, Buddy, CLASSES, PAGE_SHIFT, PAGES_MAX, class_bytes, class_of};
 use crate::segment::SegmentMut;
@@ -359,7 +361,7 @@ impl Shared {
     pub(crate) fn leave_slot(&self, slot: usize) {
         let mut state = self.lock();
         let (grant, waker) = state.waiters.leave(slot);
-        if let Some(grant) = grant {
+        if let Some(grant) = grant.filter(|_| !planted(Canary::BudgetLeak)) {
             state.give_back(&grant);
         }
         self.serve(state);
@@ -390,7 +392,7 @@ impl Shared {
                 }
             };
             self.publish(&state);
-            if let Some(waker) = waker {
+            if let Some(waker) = waker.filter(|_| !planted(Canary::WakeLost)) {
                 drop(state);
                 wake(waker);
                 state = self.lock();

@@ -12,6 +12,7 @@ use ringpost_codec::kafka::header::{self, RequestHeader};
 use ringpost_codec::kafka::{ApiKey, ErrorCode, init_producer_id, metadata};
 use ringpost_codec::reader::Reader;
 
+use crate::canary::{Canary, planted};
 use crate::directory::{Asked, Directory, Question, State, Task, TopicError};
 use crate::id::{BrokerId, ProducerIdentity, TopicId};
 use crate::metadata::{Broker, Cluster, Partition, Topic, is_news};
@@ -217,7 +218,12 @@ impl Directory {
                 code @ (ErrorCode::INVALID_TOPIC_EXCEPTION
                 | ErrorCode::TOPIC_AUTHORIZATION_FAILED) => refused.push((name, code)),
                 // Being created, being elected, or not there (yet).
-                _ => again = true,
+                _ => {
+                    again = true;
+                    if planted(Canary::SequenceStateDropped) {
+                        cluster.topics.remove(&name);
+                    }
+                }
             }
         }
         for (topic, code) in refused {

@@ -18,6 +18,7 @@ use core::cmp::Reverse;
 
 use crate::batch_in_flight::{Batch, Moments, Place};
 use crate::buffer::Memory;
+use crate::canary::{Canary, planted};
 use crate::dispatch::{Action, Backlog, Dispatcher, Supply, Take};
 use crate::id::{LaneId, PartitionId, ProducerIdentity, Sequence};
 use crate::limits;
@@ -106,7 +107,8 @@ impl<P, T> Lane<P, T> {
         // Brokers forget producers that are idle for long.
         let proven = self.proven && now.since(self.stored_at) < limits::PROOF_LASTS;
         match (settings.idempotent, settings.acks) {
-            (true, _) if self.broken || !proven => 1,
+            (true, _) if (self.broken || !proven) && !planted(Canary::EpochBumpWithoutDrain) => 1,
+            (true, _) if planted(Canary::SixInFlight) => limits::LANE_WINDOW + 1,
             (true, _) => settings.in_flight_max.min(limits::LANE_WINDOW),
             (false, Acks::None) => settings.in_flight_max,
             (false, _) => 1,
@@ -117,7 +119,7 @@ impl<P, T> Lane<P, T> {
     fn put_back(&mut self, batch: Batch<P, T>) {
         let place = self
             .queue
-            .partition_point(|other| other.place < batch.place);
+            .partition_point(|other| other.place < batch.place || planted(Canary::RetryOvertakes));
         self.queue.insert(place, batch);
     }
 
@@ -310,7 +312,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let Some(lane) = self.lanes[id.index()].as_mut() else {
             return;
         };
-        if lane.in_flight == 0 {
+        let rash = planted(Canary::EpochBumpWithoutDrain) && lane.broken;
+        if lane.in_flight == 0 || rash {
             lane.muted = false;
             if lane.target != lane.connection {
                 self.move_lane(id);
@@ -325,7 +328,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let Some(lane) = self.lanes[id.index()].as_mut() else {
             return;
         };
-        if !lane.broken || lane.queue.front().is_some_and(|batch| batch.maybe_written) {
+        let perhaps = lane.queue.front().is_some_and(|batch| batch.maybe_written);
+        if !lane.broken || perhaps && !planted(Canary::RestampMaybeWritten) {
             return;
         }
         // The broker refused every attempt of the first batch, and what was sent behind it came to the

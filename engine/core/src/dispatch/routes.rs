@@ -5,8 +5,9 @@ use core::mem;
 use core::net::SocketAddr;
 
 use crate::buffer::Memory;
+use crate::canary::{Canary, planted};
 use crate::connection::{Connection, State};
-use crate::id::{BrokerId, LaneId, PartitionId, TopicId};
+use crate::id::{BrokerId, LaneId, PartitionId, Sequence, TopicId};
 use crate::limits;
 use crate::metadata::{Cluster, is_news};
 use crate::retry::Tokens;
@@ -77,7 +78,14 @@ impl<M: Memory, T> Dispatcher<M, T> {
             });
             // A topic that is missing for a while keeps its lanes, queues and sequences: a
             // restarting broker may deny what it is about to load.
-            let Some(partition) = partition else { continue };
+            let Some(partition) = partition else {
+                if planted(Canary::SequenceStateDropped)
+                    && let Some(lane) = self.lanes[index].as_mut()
+                {
+                    lane.next_sequence = Sequence(0);
+                }
+                continue;
+            };
             if !is_news(partition.leader_epoch, lane.leader_epoch) {
                 continue;
             }

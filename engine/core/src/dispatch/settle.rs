@@ -76,6 +76,11 @@ impl<M: Memory, T> Dispatcher<M, T> {
         if let Some(cause) = cause {
             batch.note(now, cause);
         }
+        #[cfg(feature = "canaries")]
+        if why == Why::Expired && crate::canary::planted(crate::canary::Canary::ReleasedAtExpiry) {
+            let pieces = &batch.sealed.pieces;
+            pieces.iter().for_each(crate::buffer::Piece::let_go);
+        }
         let failure = batch.failure(now, why);
         self.settle_failed(id, batch, failure);
     }

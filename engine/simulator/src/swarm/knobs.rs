@@ -1,0 +1,366 @@
+//! What a seed decides: the cluster, the client's settings, the load, the network, and which faults
+//! there are and how often. Every knob can be off.
+
+use std::fmt;
+use std::time::Duration;
+
+use ringpost_codec::compress::Codec;
+use ringpost_core::random::Random;
+use ringpost_core::settings::{Acks, Linger};
+
+use crate::setup::{ms, us};
+
+/// A kind of fault, or of call that is not sending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A connection is reset: what is under way both ways is lost.
+    Reset,
+    /// A connection is reset behind a byte of a request.
+    Cut,
+    /// A connection's other end is gone, and nobody says so.
+    HalfOpen,
+    /// Nothing gets through to a node for a while.
+    Deaf,
+    /// Nothing comes back from a node for a while.
+    Mute,
+    /// A bit of a request is flipped where a checksum covers it.
+    FlipRequest,
+    /// A bit of an answer is flipped where its frame or its number is.
+    FlipAnswer,
+    /// A batch gets an error code, before or after it is stored, or is left out of the answer.
+    BatchError,
+    /// A request is not answered, cut off, delayed, or answered with an error.
+    RequestError,
+    /// A partition gets another leader.
+    Leader,
+    /// A node crashes and comes back.
+    Crash,
+    /// A node's machine loses power and comes back.
+    Power,
+    /// A node is stopped in good order and comes back.
+    Shutdown,
+    /// A node does nothing for a while.
+    Pause,
+    /// Two nodes cannot talk for a while: the in-sync set shrinks.
+    Link,
+    /// A node and the controller cannot talk for a while.
+    Controller,
+    /// A node's copies lag.
+    Lag,
+    /// A node's log directory fails for a while.
+    LogDir,
+    /// A node answers by old metadata, or by none.
+    Stale,
+    /// Answers ask for quiet.
+    Throttle,
+    /// Lanes are locked, or there is no memory for a request's head, when the shard looks.
+    Busy,
+    /// The application flushes.
+    Flush,
+    /// The application gives up waiting for memory.
+    Cancel,
+    /// The application purges what waits.
+    Purge,
+    /// The application purges what is in flight too.
+    PurgeAll,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 25] = [
+        Self::Reset,
+        Self::Cut,
+        Self::HalfOpen,
+        Self::Deaf,
+        Self::Mute,
+        Self::FlipRequest,
+        Self::FlipAnswer,
+        Self::BatchError,
+        Self::RequestError,
+        Self::Leader,
+        Self::Crash,
+        Self::Power,
+        Self::Shutdown,
+        Self::Pause,
+        Self::Link,
+        Self::Controller,
+        Self::Lag,
+        Self::LogDir,
+        Self::Stale,
+        Self::Throttle,
+        Self::Busy,
+        Self::Flush,
+        Self::Cancel,
+        Self::Purge,
+        Self::PurgeAll,
+    ];
+
+    /// Whether it is the application's doing and no fault of anybody's.
+    #[must_use]
+    pub fn is_call(self) -> bool {
+        matches!(
+            self,
+            Self::Flush | Self::Cancel | Self::Purge | Self::PurgeAll | Self::Busy
+        )
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter();
+        known
+            .clone()
+            .find(|kind| kind.to_string().eq_ignore_ascii_case(text))
+            .ok_or_else(|| {
+                let names: Vec<_> = known.map(|kind| kind.to_string()).collect();
+                format!(
+                    "no kind of fault is called {text:?}; there are {}",
+                    names.join(", ")
+                )
+            })
+    }
+}
+
+/// Everything a seed decides.
+#[derive(Debug, Clone)]
+pub struct Knobs {
+    /// The seed.
+    pub seed: u64,
+    /// Nodes of the cluster.
+    pub nodes: i32,
+    /// Copies of each partition.
+    pub copies: i32,
+    /// Copies that must be in sync.
+    pub min_insync: i32,
+    /// From an append until a follower has it.
+    pub fetch_delay_ms: i64,
+    /// How long a node may be silent before others lead.
+    pub session_ms: i64,
+    /// How long a copy may lag.
+    pub lag_ms_max: i64,
+    /// When nodes hear of changes.
+    pub metadata_delay_ms: i64,
+    /// Partitions of each topic.
+    pub topics: Vec<i32>,
+    /// Shards of the producer.
+    pub shards: usize,
+    /// Whether records have sequences.
+    pub idempotent: bool,
+    /// Whose acknowledgement counts.
+    pub acks: Acks,
+    /// Requests in flight per connection.
+    pub in_flight_max: usize,
+    /// When records are sent.
+    pub linger: Linger,
+    /// For a request.
+    pub request_timeout: Duration,
+    /// For a connection.
+    pub connect_timeout: Duration,
+    /// From append to verdict.
+    pub delivery_timeout: Duration,
+    /// For a record to get memory.
+    pub max_block: Duration,
+    /// Connections to each broker, per shard.
+    pub connections_per_broker: usize,
+    /// Largest request.
+    pub request_bytes_max: usize,
+    /// Attempts, the first included.
+    pub attempts_max: Option<u32>,
+    /// The newest Produce version of the cluster.
+    pub produce_version: i16,
+    /// All memory for records.
+    pub memory_bytes: usize,
+    /// All memory for heads of requests.
+    pub slab_bytes: usize,
+    /// Batches are cut at this size.
+    pub batch_bytes: usize,
+    /// How bodies are compressed.
+    pub codec: Codec,
+    /// The largest value.
+    pub value_bytes_max: usize,
+    /// How many of 100 records wait for memory instead of being refused.
+    pub waiting_percent: usize,
+    /// How many of 100 records must go to their partition.
+    pub bound_percent: usize,
+    /// Between two bursts of records, on average.
+    pub burst_every: Duration,
+    /// Records in a burst, at most.
+    pub burst_max: usize,
+    /// How long there are faults.
+    pub duration: Duration,
+    /// One way.
+    pub latency: Duration,
+    /// Up to so much more per piece.
+    pub jitter: Duration,
+    /// Bytes travel in pieces of 1 to so many; 0 leaves them whole.
+    pub fragment: usize,
+    /// The kernel takes at most so many bytes of a frame at once; 0 takes all there is room for.
+    pub take_max: usize,
+    /// The kernel's room for bytes that are under way.
+    pub send_buffer: usize,
+    /// The kernel reads a frame's bytes when they leave, not when they are handed over.
+    pub lent: bool,
+    /// The kernel lets go of a frame up to so long after its last byte.
+    pub release_delay: Duration,
+    /// In the end the producer is closed with records under way.
+    pub abandon: bool,
+    /// How often each kind happens, on average.
+    pub faults: Vec<(Kind, Duration)>,
+}
+
+impl Knobs {
+    /// What a seed decides, but for the kinds in `without`.
+    #[must_use]
+    pub fn draw(seed: u64, without: &[Kind]) -> Self {
+        let mut random = Random::new(seed ^ 0x006b_6e6f_6273);
+        let r = &mut random;
+        let idempotent = !r.one_in(6);
+        let acks = match r.below(4) {
+            _ if idempotent => Acks::All,
+            0 => Acks::Leader,
+            1 => Acks::None,
+            _ => Acks::All,
+        };
+        let nodes = r.pick(&[1, 2, 3, 3, 5]);
+        let copies = if acks == Acks::All {
+            if nodes >= 3 { r.pick(&[1, 3, 3, 3]) } else { 1 }
+        } else {
+            // With fewer acknowledgements a crash may lose what was acknowledged.
+            1
+        };
+        let topics = (0..r.pick(&[1, 1, 2, 3]))
+            .map(|_| r.pick(&[1, 2, 3, 6]))
+            .collect();
+        let batch_bytes = r.pick(&[300, 1_000, 4_000, 16_000, 16_000]);
+        let delivery = r.pick(&[1_500, 4_000, 20_000, 20_000]);
+        let mut knobs = Self {
+            seed,
+            nodes,
+            copies,
+            // With one the last copy in sync may be lost with what was acknowledged, in Kafka too.
+            min_insync: if copies == 3 { 2 } else { 1 },
+            fetch_delay_ms: r.pick(&[0, 0, 1, 5, 30]),
+            session_ms: r.pick(&[300, 1_000, 3_000]),
+            lag_ms_max: r.pick(&[200, 1_000, 3_000]),
+            metadata_delay_ms: r.pick(&[0, 0, 10, 200]),
+            topics,
+            shards: r.pick(&[1, 1, 1, 2, 3]),
+            idempotent,
+            acks,
+            in_flight_max: r.pick(&[1, 2, 5, 5, 5]),
+            linger: match r.below(4) {
+                0 => Linger::Auto {
+                    gap: Duration::ZERO,
+                },
+                1 => Linger::Fixed(ms(2)),
+                2 => Linger::Fixed(ms(40)),
+                _ => Linger::Auto { gap: us(500) },
+            },
+            request_timeout: ms(r.pick(&[300, 1_000, 3_000])),
+            connect_timeout: ms(r.pick(&[300, 1_000])),
+            delivery_timeout: ms(delivery),
+            max_block: ms(r.pick(&[50, 1_000, 10_000])),
+            connections_per_broker: r.pick(&[1, 1, 1, 2]),
+            request_bytes_max: r.pick(&[20_000, 1 << 20, 1 << 20]),
+            attempts_max: r.pick(&[None, None, None, Some(1), Some(3)]),
+            produce_version: r.pick(&[3, 7, 9, 11, 12, 13, 13, 13]),
+            memory_bytes: r.pick(&[64 << 10, 64 << 10, 256 << 10, 4 << 20]),
+            slab_bytes: r.pick(&[512 << 10, 2 << 20]),
+            batch_bytes,
+            codec: r.pick(&[
+                Codec::None,
+                Codec::None,
+                Codec::None,
+                Codec::Lz4,
+                Codec::Snappy,
+                Codec::Gzip,
+            ]),
+            value_bytes_max: r.pick(&[40, 200, 2_000, 9_000]),
+            waiting_percent: r.pick(&[0, 50, 100]),
+            bound_percent: r.pick(&[0, 50, 100, 100]),
+            burst_every: r.pick(&[us(200), ms(2), ms(20), ms(200)]),
+            burst_max: r.pick(&[1, 4, 20]),
+            duration: ms(r.pick(&[1_000, 4_000, 15_000])),
+            latency: us(r.pick(&[20, 500, 5_000])),
+            jitter: us(r.pick(&[0, 100, 3_000])),
+            fragment: r.pick(&[0, 0, 0, 1_460, 200]),
+            take_max: r.pick(&[0, 0, 0, 1_000, 77]),
+            send_buffer: r.pick(&[4_000, 64 << 10, 1 << 20]),
+            lent: r.one_in(2),
+            release_delay: us(r.pick(&[0, 0, 100, 20_000])),
+            abandon: r.one_in(5),
+            faults: Vec::new(),
+        };
+        // Long runs of many records take long and show little more.
+        if knobs.burst_every < ms(1) {
+            knobs.duration = knobs.duration.min(ms(1_000));
+        } else if knobs.burst_every < ms(10) {
+            knobs.duration = knobs.duration.min(ms(4_000));
+        }
+        let calm = r.one_in(12);
+        for kind in Kind::ALL {
+            let every = match r.below(4) {
+                0 if !matches!(kind, Kind::Purge | Kind::PurgeAll) => knobs.duration / 20,
+                0 | 1 => knobs.duration / 3,
+                _ => Duration::ZERO,
+            };
+            let replicated = matches!(kind, Kind::Link | Kind::Lag | Kind::Controller);
+            let possible = match kind {
+                Kind::Cancel => knobs.waiting_percent > 0,
+                Kind::Power | Kind::LogDir => knobs.copies > 1,
+                Kind::FlipRequest => acks != Acks::None,
+                _ => !replicated || knobs.copies > 1,
+            };
+            if every > Duration::ZERO && possible && (!calm || kind.is_call()) {
+                knobs.faults.push((kind, every));
+            }
+        }
+        knobs.faults.retain(|(kind, _)| !without.contains(kind));
+        knobs
+    }
+
+    /// Whether anything but the application itself can do harm.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.faults.iter().all(|(kind, _)| kind.is_call())
+    }
+}
+
+/// Small conveniences for drawing.
+pub(crate) trait Draw {
+    /// One of these.
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T;
+    /// `true` once in so many times.
+    fn one_in(&mut self, times: usize) -> bool;
+    /// Anything up to twice this: this, on average.
+    fn around(&mut self, mean: Duration) -> Duration;
+    /// Anything up to this.
+    fn up_to(&mut self, most: Duration) -> Duration;
+}
+
+impl Draw for Random {
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    fn around(&mut self, mean: Duration) -> Duration {
+        self.up_to(mean * 2)
+    }
+
+    fn up_to(&mut self, most: Duration) -> Duration {
+        let nanos = usize::try_from(most.as_nanos()).unwrap_or(usize::MAX - 1);
+        Duration::from_nanos(self.below(nanos + 1) as u64)
+    }
+}

@@ -1,0 +1,945 @@
+//! One run: the event list, the turn of shards and directory, the application, the two phases.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use ringpost_broker::{ApiKey, Broker, BrokerConfig, Keep, Node, Replication};
+use ringpost_codec::compress::Compression;
+use ringpost_core::connection::ConnId;
+use ringpost_core::directory::{Directory, DirectorySettings, Task};
+use ringpost_core::dispatch::{Action, Dispatcher};
+use ringpost_core::id::{LaneId, PartitionId};
+use ringpost_core::metadata::Cluster;
+use ringpost_core::outcome::Verdict;
+use ringpost_core::random::Random;
+use ringpost_core::retry::Backoff;
+use ringpost_core::settings::{Acks, Settings};
+use ringpost_core::time::Time;
+use ringpost_memory::{Pool, Take};
+
+use crate::setup::{address, ms, us};
+
+use super::faults::Undo;
+use super::history::{Counts, Fate, History, LaneHistory};
+use super::knobs::{Draw, Kind, Knobs};
+use super::payload::LEN_MIN;
+use super::places::{Places, Ticket};
+use super::socket::{Owner, Socket};
+use super::token::{Bank, Ledger, TokenPiece};
+use super::watch::Watch;
+
+/// Where time begins.
+const START: Time = Time(1_000_000_000);
+/// Records that wait for memory at once, at most.
+const WAITING_MAX: usize = 30;
+/// In this time after healing records are stored again.
+const RECOVERY: Duration = ms(40_000);
+/// A run at rest does at most so many things in ten seconds.
+const REST_MAX: u64 = 60;
+
+/// Something that happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Event {
+    Connected(usize),
+    Refused(usize),
+    /// The kernel takes more of the frame.
+    Takes(usize),
+    /// The kernel is done with the frame.
+    Released(usize),
+    /// The next piece reaches the broker.
+    Up(usize),
+    /// The next piece reaches the core.
+    Down(usize),
+    /// The core hears that the connection is closed, or reset.
+    Ended {
+        socket: usize,
+        reset: bool,
+    },
+    /// The broker looks at a connection again.
+    Work(usize),
+    /// Somebody who was woken looks whether there is memory.
+    Serve(u64),
+    /// The application sends.
+    Burst,
+    /// A fault of this kind strikes, and again later.
+    Strike(usize),
+    /// A fault is over.
+    Undo(Undo),
+}
+
+/// One shard.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) dispatcher: Dispatcher<Bank, Ticket>,
+    pub(super) places: Places,
+    pub(super) touched: bool,
+}
+
+/// Where a lane of the run is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LaneAt {
+    pub(super) shard: usize,
+    pub(super) id: LaneId,
+}
+
+/// Somebody who waits for memory to append a record.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    take: Take,
+    lane: u32,
+    bound: bool,
+    len: usize,
+    deadline_ns: u64,
+}
+
+/// Wakes one who waits: notes the number.
+struct Bell {
+    number: u64,
+    rung: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        rung.push(self.number);
+    }
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Of everything that was done, in order.
+    pub hash: u64,
+    /// Network events, timers and calls.
+    pub events: u64,
+    /// How much time passed in it.
+    pub time: Duration,
+    /// How its records ended.
+    pub counts: Counts,
+    /// Faults that struck.
+    pub strikes: u64,
+}
+
+/// A run.
+#[derive(Debug)]
+pub struct Run {
+    pub(super) knobs: Knobs,
+    pub(super) now: Time,
+    pub(super) broker: Broker,
+    pub(super) shards: Vec<Shard>,
+    pub(super) directory: Directory,
+    pub(super) history: History,
+    pub(super) watch: Watch,
+    pub(super) records: Ledger,
+    pub(super) heads: Ledger,
+    pub(super) pool: Pool,
+    slabs: Pool,
+    bank: Bank,
+    pub(super) sockets: Vec<Socket>,
+    pub(super) by_conn: BTreeMap<(Owner, ConnId), usize>,
+    events: BinaryHeap<Reverse<(Time, u64, Event)>>,
+    counted: u64,
+    pub(super) net: Random,
+    pub(super) app: Random,
+    pub(super) chaos: Random,
+    topics: Vec<Arc<str>>,
+    pub(super) lanes: Vec<LaneAt>,
+    known: BTreeMap<(usize, i32), u32>,
+    pub(super) waiting: BTreeMap<u64, Waiting>,
+    asked: u64,
+    rung: Arc<Mutex<Vec<u64>>>,
+    /// No more faults, no more calls.
+    pub(super) healed: bool,
+    closed: bool,
+    pub(super) stopped: BTreeSet<i32>,
+    /// Nothing gets through to these nodes before then, nor back.
+    pub(super) deaf: BTreeMap<i32, Time>,
+    pub(super) mute: BTreeMap<i32, Time>,
+    pub(super) cut_next: Option<usize>,
+    pub(super) flip_next: bool,
+    pub(super) flip_answer: bool,
+    pub(super) flips: u64,
+    pub(super) held: BTreeSet<usize>,
+    pub(super) changes: u64,
+    pub(super) strikes: u64,
+    pub(super) hash: u64,
+    happened: u64,
+    pub(super) wrong: Option<String>,
+    /// What is done is told.
+    pub(super) trace: bool,
+    value: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
+    pub(super) out: Vec<u8>,
+}
+
+macro_rules! tell {
+    ($run:expr, $($words:tt)*) => {
+        if $run.trace {
+            println!("{:>12.6} {}", $run.now.0 as f64 / 1e9, format_args!($($words)*));
+        }
+    };
+}
+pub(super) use tell;
+
+impl Run {
+    /// Everything ready, nothing done.
+    ///
+    /// # Panics
+    /// When the system has no memory for the pools.
+    #[must_use]
+    pub fn new(knobs: Knobs, trace: bool) -> Self {
+        let seed = knobs.seed;
+        let pool = Pool::new(knobs.memory_bytes, 64 << 10).expect("address space");
+        let slabs = Pool::new(knobs.slab_bytes, 512 << 10).expect("address space");
+        let (records, heads) = (Ledger::default(), Ledger::default());
+        let bank = Bank::new(pool.clone(), records.clone());
+        let settings = settings(&knobs);
+        let compression = Compression::new(knobs.codec, None).expect("every codec is built in");
+        let shards = (0..knobs.shards).map(|number| Shard {
+            dispatcher: Dispatcher::new(settings.clone(), seed ^ number as u64),
+            places: Places::new(
+                knobs.batch_bytes,
+                compression,
+                bank.clone(),
+                Bank::new(slabs.clone(), heads.clone()),
+            ),
+            touched: true,
+        });
+        let mut broker = Broker::new(cluster(&knobs));
+        let topics: Vec<Arc<str>> = (0..knobs.topics.len())
+            .map(|number| format!("topic-{number}").into())
+            .collect();
+        for (topic, partitions) in topics.iter().zip(&knobs.topics) {
+            broker
+                .create_topic(topic, *partitions)
+                .expect("a fresh cluster");
+        }
+        Self {
+            now: START,
+            shards: shards.collect(),
+            directory: Directory::new(directory(&knobs, &settings), seed),
+            history: History::new(seed),
+            watch: Watch::default(),
+            records,
+            heads,
+            pool,
+            slabs,
+            bank,
+            sockets: Vec::new(),
+            by_conn: BTreeMap::new(),
+            events: BinaryHeap::new(),
+            counted: 0,
+            net: Random::new(seed ^ 0x006e_6574),
+            app: Random::new(seed ^ 0x0061_7070),
+            chaos: Random::new(seed ^ 0x0063_6861_6f73),
+            topics,
+            lanes: Vec::new(),
+            known: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            asked: 0,
+            rung: Arc::default(),
+            healed: false,
+            closed: false,
+            stopped: BTreeSet::new(),
+            deaf: BTreeMap::new(),
+            mute: BTreeMap::new(),
+            cut_next: None,
+            flip_next: false,
+            flip_answer: false,
+            flips: 0,
+            held: BTreeSet::new(),
+            changes: broker.changes(),
+            strikes: 0,
+            hash: seed,
+            happened: 0,
+            wrong: None,
+            trace,
+            value: Vec::new(),
+            scratch: Vec::new(),
+            out: Vec::new(),
+            broker,
+            knobs,
+        }
+    }
+
+    /// Both phases.
+    ///
+    /// # Errors
+    /// What did not hold, in words.
+    pub fn run(mut self) -> Result<Report, String> {
+        for topic in self.topics.clone() {
+            self.directory.want(self.now, &topic);
+        }
+        self.schedule(self.now, Event::Burst);
+        for number in 0..self.knobs.faults.len() {
+            let every = self.knobs.faults[number].1;
+            let at = self.now + self.chaos.around(every);
+            self.schedule(at, Event::Strike(number));
+        }
+        let until = START + self.knobs.duration;
+        self.run_until(until, |_| false)?;
+        if self.knobs.abandon {
+            self.close()?;
+        } else {
+            self.heal();
+            self.converge()?;
+        }
+        self.compare()?;
+        Ok(Report {
+            hash: self.hash,
+            events: self.happened,
+            time: self.now.since(START),
+            counts: self.history.counts(),
+            strikes: self.strikes,
+        })
+    }
+
+    // ---- time -------------------------------------------------------------------------------
+
+    pub(super) fn schedule(&mut self, at: Time, event: Event) {
+        self.counted += 1;
+        self.events.push(Reverse((at, self.counted, event)));
+    }
+
+    /// Whether it was `done` before `until`.
+    fn run_until(&mut self, until: Time, done: impl Fn(&Self) -> bool) -> Result<bool, String> {
+        let mut still = 0;
+        loop {
+            self.turn();
+            if let Some(wrong) = self.wrong.take() {
+                return Err(wrong);
+            }
+            if done(self) {
+                return Ok(true);
+            }
+            let next = self.next();
+            if next > until {
+                self.now = until;
+                return Ok(false);
+            }
+            still = if next > self.now { 0 } else { still + 1 };
+            if still > 20_000 {
+                return Err("time stands still: something is done again and again".to_owned());
+            }
+            self.now = self.now.max(next);
+            while let Some(Reverse((at, _, event))) = self.events.peek().copied()
+                && at <= self.now
+            {
+                self.events.pop();
+                self.happened += 1;
+                self.happen(event);
+            }
+        }
+    }
+
+    /// When something happens next.
+    fn next(&self) -> Time {
+        let mut next = self.directory.next_deadline();
+        for shard in self.shards.iter().filter(|_| !self.closed) {
+            next = next.min(shard.dispatcher.next_deadline());
+            if shard.dispatcher.is_contended() {
+                next = next.min(self.now + us(50));
+            }
+            if shard.touched || !shard.places.ready.is_empty() {
+                next = next.min(self.now);
+            }
+        }
+        if let Some(Reverse((at, ..))) = self.events.peek() {
+            next = next.min(*at);
+        }
+        if let Some(at) = self.pool.next_deadline_ns() {
+            next = next.min(Time(at));
+        }
+        next
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Connected(socket) => self.connected(socket),
+            Event::Refused(socket) => self.refused(socket),
+            Event::Takes(socket) => self.takes(socket),
+            Event::Released(socket) => self.released(socket),
+            Event::Up(socket) => self.reaches_broker(socket),
+            Event::Down(socket) => self.reaches_core(socket),
+            Event::Ended { socket, reset } => self.ended(socket, reset),
+            Event::Work(socket) => {
+                self.sockets[socket].work_at = Time::NEVER;
+                self.work(socket);
+            }
+            Event::Serve(number) => self.serve(number),
+            Event::Burst if !self.healed => self.burst(),
+            Event::Strike(number) if !self.healed => self.strike(number),
+            Event::Undo(undo) if !self.healed => self.undo(undo),
+            Event::Burst | Event::Strike(_) | Event::Undo(_) => {}
+        }
+    }
+
+    pub(super) fn mix(&mut self, what: u64) {
+        self.hash = (self.hash ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.hash ^= self.hash >> 29;
+    }
+
+    pub(super) fn is_wrong(&mut self, what: impl Into<String>) {
+        let at = self.now.since(START);
+        self.wrong
+            .get_or_insert_with(|| format!("{} (at {at:?})", what.into()));
+    }
+
+    // ---- the turn of shards and directory ---------------------------------------------------
+
+    fn turn(&mut self) {
+        if self.pool.expire(self.now.0) > 0 {
+            self.happened += 1;
+        }
+        for _ in 0..100 {
+            self.serve_waiting();
+            let mut acted = false;
+            for number in 0..self.shards.len() {
+                acted |= self.turn_shard(number);
+            }
+            self.directory.step(self.now);
+            while let Some(task) = self.directory.poll_task() {
+                acted = true;
+                self.perform(task);
+            }
+            if !acted {
+                self.look();
+                return;
+            }
+        }
+        self.is_wrong("shards and directory never stop acting");
+    }
+
+    fn turn_shard(&mut self, number: usize) -> bool {
+        if self.closed {
+            return self.carry_out(number);
+        }
+        let now = self.now;
+        let shard = &mut self.shards[number];
+        let due = shard.dispatcher.next_deadline() <= now;
+        let wanted = shard.touched || due || !shard.places.ready.is_empty();
+        if !wanted && !shard.dispatcher.is_contended() {
+            return false;
+        }
+        self.happened += u64::from(due);
+        shard.touched = false;
+        for lane in std::mem::take(&mut shard.places.ready) {
+            shard
+                .dispatcher
+                .lane_ready(now, LaneId(lane), &mut shard.places);
+        }
+        shard.dispatcher.step(now, &mut shard.places);
+        shard.dispatcher.invariants(now);
+        self.carry_out(number)
+    }
+
+    /// Does what a dispatcher wants done, and takes down its verdicts.
+    fn carry_out(&mut self, number: usize) -> bool {
+        let mut acted = false;
+        while let Some(action) = self.shards[number].dispatcher.poll_action() {
+            acted = true;
+            self.act(number, action);
+        }
+        while let Some(settled) = self.shards[number].dispatcher.poll_settled() {
+            let kind = match &settled.verdict {
+                Verdict::Acked { base_offset, .. } => base_offset.unwrap_or(-1).unsigned_abs(),
+                Verdict::Sent => 1 << 60,
+                Verdict::NotWritten(_) => 2 << 60,
+                Verdict::Unknown(_) => 3 << 60,
+            };
+            let Ticket { lane, first, count } = settled.ticket;
+            tell!(
+                self,
+                "lane {lane}: records {first}..{} are {:?}",
+                first + count,
+                settled.verdict
+            );
+            self.mix(u64::from(lane) << 32 ^ first);
+            self.mix(kind);
+            if count != u64::from(settled.records) {
+                self.is_wrong("a batch came back with another number of records");
+            }
+            if let Err(wrong) = self.history.settled(settled.ticket, &settled.verdict) {
+                self.is_wrong(wrong);
+            }
+        }
+        acted
+    }
+
+    /// What must hold at every step and is not the dispatcher's alone.
+    fn look(&mut self) {
+        let (in_use, budget) = (self.pool.in_use(), self.pool.budget());
+        if in_use > budget {
+            self.is_wrong(format!("{in_use} bytes are in use, {budget} are allowed"));
+        }
+        let live = self.records.live_bytes();
+        if self.waiting.is_empty() && in_use != live {
+            self.is_wrong(format!(
+                "the pool counts {in_use} bytes in use; buffers have {live}"
+            ));
+        }
+        if let Some(fault) = self.records.fault().or_else(|| self.heads.fault()) {
+            self.is_wrong(fault);
+        }
+    }
+
+    fn act(&mut self, shard: usize, action: Action<TokenPiece>) {
+        match action {
+            Action::Connect { conn, address } => self.connect(Owner::Shard(shard), conn, address),
+            Action::Send { conn, frame } => self.send_request(shard, conn, frame),
+            Action::SendBytes { conn, frame } => self.send(Owner::Shard(shard), conn, frame),
+            Action::Close { conn } => self.close_connection(Owner::Shard(shard), conn),
+            Action::Refresh => self.directory.refresh(),
+            Action::Identify => self.directory.identify(shard),
+            Action::Hint { broker } => {
+                let now = self.now;
+                let others = self.shards.iter_mut().enumerate();
+                for (_, other) in others.filter(|(number, _)| *number != shard) {
+                    other.dispatcher.hint(now, broker);
+                    other.touched = true;
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, task: Task) {
+        let owner = Owner::Directory;
+        match task {
+            Task::Resolve { host, port } => {
+                let found = host.parse().map(|ip| vec![SocketAddr::new(ip, port)]);
+                let found = found.as_deref().map_err(|_| "no such name");
+                self.directory.resolved(self.now, &host, port, found);
+            }
+            Task::Connect { conn, address } => self.connect(owner, conn, address),
+            Task::Send { conn, frame } => self.send(owner, conn, frame),
+            Task::Close { conn } => self.close_connection(owner, conn),
+            Task::Publish(cluster) if !self.closed => self.publish(&cluster),
+            Task::Publish(_) => {}
+            Task::Failed { topic, error } => {
+                tell!(self, "topic {topic} failed: {error}");
+                // The application asks again.
+                self.directory.want(self.now, &topic);
+            }
+            Task::Identity { asker, result } => {
+                tell!(self, "shard {asker}: {result:?}");
+                let shard = &mut self.shards[asker];
+                shard.touched = true;
+                match result {
+                    Ok(identity) => shard.dispatcher.identity(identity),
+                    Err(code) => shard.dispatcher.identity_refused(code),
+                }
+            }
+            Task::ClusterChanged { .. } => self.is_wrong("another cluster was met"),
+        }
+    }
+
+    fn publish(&mut self, cluster: &Arc<Cluster>) {
+        tell!(self, "metadata: {:?}", cluster.topics);
+        for (number, name) in self.topics.iter().enumerate() {
+            let Some(topic) = cluster.topics.get(name) else {
+                continue;
+            };
+            let count = i32::try_from(topic.partitions.len()).expect("few partitions");
+            for partition in 0..count {
+                let global = u32::try_from(self.lanes.len()).expect("few lanes");
+                if self.known.contains_key(&(number, partition)) {
+                    continue;
+                }
+                self.known.insert((number, partition), global);
+                let index = (number + partition.unsigned_abs() as usize) % self.shards.len();
+                let shard = &mut self.shards[index];
+                let id = shard.places.add(global, name, partition);
+                shard.dispatcher.add_lane(id, name, PartitionId(partition));
+                self.lanes.push(LaneAt { shard: index, id });
+                self.history.lanes.push(LaneHistory {
+                    topic: u32::try_from(number).expect("few topics"),
+                    partition,
+                    fates: Vec::new(),
+                });
+            }
+        }
+        for shard in &mut self.shards {
+            shard.dispatcher.metadata(self.now, cluster);
+            shard.touched = true;
+        }
+    }
+
+    // ---- the application --------------------------------------------------------------------
+
+    fn burst(&mut self) {
+        let every = self.knobs.burst_every;
+        let at = self.now + self.app.around(every).max(us(1));
+        self.schedule(at, Event::Burst);
+        if self.lanes.is_empty() {
+            return;
+        }
+        let mut lane = self.app.below(self.lanes.len());
+        for _ in 0..=self.app.below(self.knobs.burst_max) {
+            let bound = self.app.below(100) < self.knobs.bound_percent;
+            if bound {
+                lane = self.app.below(self.lanes.len());
+            }
+            let spread = self.knobs.value_bytes_max.saturating_sub(LEN_MIN);
+            let len = LEN_MIN + self.app.below(spread + 1);
+            let waits = self.app.below(100) < self.knobs.waiting_percent;
+            self.happened += 1;
+            let lane = u32::try_from(lane).expect("few lanes");
+            let until = (self.now + self.knobs.max_block).0;
+            self.append(lane, bound, len, waits.then_some(until), None);
+        }
+    }
+
+    /// Appends a record, or waits for memory until then to do it. `given` is what a wait brought.
+    fn append(
+        &mut self,
+        lane: u32,
+        bound: bool,
+        len: usize,
+        until_ns: Option<u64>,
+        given: Option<super::token::TokenBuffer>,
+    ) {
+        let at = self.lanes[lane as usize];
+        let payload = self.history.next(lane, bound);
+        let mut value = std::mem::take(&mut self.value);
+        payload.write(len, &mut value);
+        let places = &mut self.shards[at.shard].places;
+        let done = places.append(self.now, at.id, payload.number, &value, given);
+        self.value = value;
+        match done {
+            Ok(()) => self.history.invoked(&payload),
+            Err(full) => {
+                let Some(deadline_ns) = until_ns.filter(|_| self.waiting.len() < WAITING_MAX)
+                else {
+                    return;
+                };
+                let waiting = Waiting {
+                    take: self.pool.take(full.0, deadline_ns),
+                    lane,
+                    bound,
+                    len,
+                    deadline_ns,
+                };
+                self.asked += 1;
+                let number = self.asked;
+                self.waiting.insert(number, waiting);
+                self.serve(number);
+                for shard in &mut self.shards {
+                    shard.places.flush_all();
+                }
+            }
+        }
+    }
+
+    /// Those who were woken look again, soon.
+    fn serve_waiting(&mut self) {
+        loop {
+            let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+            let numbers = std::mem::take(&mut *rung);
+            drop(rung);
+            if numbers.is_empty() {
+                return;
+            }
+            for number in numbers {
+                // Whoever is woken does not run at once.
+                let at = self.now + self.app.up_to(ms(1));
+                self.schedule(at, Event::Serve(number));
+            }
+        }
+    }
+
+    fn serve(&mut self, number: u64) {
+        let Some(waiting) = self.waiting.get_mut(&number) else {
+            return;
+        };
+        let bell = Arc::new(Bell {
+            number,
+            rung: Arc::clone(&self.rung),
+        });
+        let waker = Waker::from(bell);
+        let mut context = Context::from_waker(&waker);
+        let Poll::Ready(answer) = Pin::new(&mut waiting.take).poll(&mut context) else {
+            return;
+        };
+        let Some(waiting) = self.waiting.remove(&number) else {
+            return;
+        };
+        self.mix(number);
+        // A closed lane takes nothing more.
+        if let Ok(segment) = answer
+            && !self.closed
+        {
+            let given = self.bank.adopt(segment);
+            let until_ns = Some(waiting.deadline_ns);
+            self.append(
+                waiting.lane,
+                waiting.bound,
+                waiting.len,
+                until_ns,
+                Some(given),
+            );
+        }
+    }
+
+    pub(super) fn cancel_one(&mut self) {
+        let numbers: Vec<u64> = self.waiting.keys().copied().collect();
+        if !numbers.is_empty() {
+            let number = numbers[self.chaos.below(numbers.len())];
+            self.waiting.remove(&number);
+        }
+    }
+
+    // ---- the ends ---------------------------------------------------------------------------
+
+    fn heal(&mut self) {
+        tell!(self, "everything heals");
+        self.healed = true;
+        self.deaf.clear();
+        self.mute.clear();
+        self.stopped.clear();
+        self.cut_next = None;
+        self.flip_next = false;
+        self.flip_answer = false;
+        for number in 0..self.sockets.len() {
+            let socket = &mut self.sockets[number];
+            socket.held_until = self.now;
+            socket.cut = None;
+            if socket.vanished && !socket.up.is_empty() {
+                self.schedule(self.now, Event::Up(number));
+            }
+        }
+        for shard in &mut self.shards {
+            shard.places.busy = 0;
+            shard.places.no_slab = 0;
+            shard.places.flush_all();
+        }
+        self.advance_clock();
+        self.broker.heal();
+        self.wake_held();
+    }
+
+    /// All settles, then records are stored again, then all is at rest.
+    fn converge(&mut self) -> Result<(), String> {
+        let most = self.knobs.max_block + self.knobs.delivery_timeout + ms(1_000);
+        let settled = |run: &Self| run.history.pending() == 0 && run.waiting.is_empty();
+        if !self.run_until(self.now + most, settled)? {
+            return Err(format!(
+                "{} records and {} who wait for memory are not settled {most:?} after healing",
+                self.history.pending(),
+                self.waiting.len()
+            ));
+        }
+        self.progress()?;
+        self.run_until(self.now + ms(5_000), |_| false)?;
+        self.is_at_rest()?;
+        let before = self.happened;
+        self.run_until(self.now + ms(10_000), |_| false)?;
+        let restless = self.happened - before;
+        if restless > REST_MAX {
+            return Err(format!("{restless} things happened in ten seconds of rest"));
+        }
+        Ok(())
+    }
+
+    /// Check 10: a record of every lane is stored within [`RECOVERY`].
+    fn progress(&mut self) -> Result<(), String> {
+        let until = self.now + RECOVERY;
+        let mut left: Vec<u32> = (0..u32::try_from(self.lanes.len()).expect("few")).collect();
+        if left.is_empty() {
+            self.run_until(until, |run| !run.lanes.is_empty())?;
+            if self.lanes.is_empty() {
+                return Err("check 10: no topic was found after healing".to_owned());
+            }
+            left = (0..u32::try_from(self.lanes.len()).expect("few")).collect();
+        }
+        while !left.is_empty() {
+            for lane in &left {
+                let until_ns = (self.now + self.knobs.max_block).0;
+                self.append(*lane, true, 50, Some(until_ns), None);
+            }
+            let most = self.knobs.max_block + self.knobs.delivery_timeout + ms(1_000);
+            let settled = |run: &Self| run.history.pending() == 0 && run.waiting.is_empty();
+            if !self.run_until(self.now + most, settled)? {
+                return Err("check 10: a record sent after healing has no outcome".to_owned());
+            }
+            let history = &self.history;
+            left.retain(|lane| {
+                let last = history.lanes[*lane as usize].fates.last();
+                !matches!(last, Some(Fate::Acked(_) | Fate::Sent))
+            });
+            if !left.is_empty() && self.now > until {
+                tell!(self, "{:#?}", self.shards);
+                return Err(format!(
+                    "check 10: lanes {left:?} store nothing {RECOVERY:?} after healing"
+                ));
+            }
+            self.run_until(self.now + ms(100), |_| false)?;
+        }
+        Ok(())
+    }
+
+    fn is_at_rest(&mut self) -> Result<(), String> {
+        let (tokens, first) = self.records.live();
+        let (heads, head) = self.heads.live();
+        if tokens + heads > 0 || self.pool.in_use() + self.slabs.in_use() > 0 {
+            return Err(format!(
+                "memory is not free: {tokens} buffers ({first:?}) and {heads} heads ({head:?}), \
+                 {} and {} bytes in use",
+                self.pool.in_use(),
+                self.slabs.in_use()
+            ));
+        }
+        let open = self.sockets.iter().filter(|socket| socket.open).count();
+        let nodes = usize::try_from(self.knobs.nodes).unwrap_or(0);
+        let most = nodes * self.knobs.connections_per_broker * self.knobs.shards + 1;
+        if open > most {
+            return Err(format!("{open} connections are open, {most} are needed"));
+        }
+        if let Some(shard) = self.shards.iter().position(|s| !s.dispatcher.is_idle()) {
+            return Err(format!("shard {shard} is not idle"));
+        }
+        Ok(())
+    }
+
+    /// The producer is closed with whatever is under way.
+    fn close(&mut self) -> Result<(), String> {
+        tell!(self, "the producer is closed");
+        self.healed = true;
+        self.closed = true;
+        self.pool.close();
+        for shard in &mut self.shards {
+            shard.places.busy = 0;
+            shard.dispatcher.abandon(self.now, &mut shard.places);
+            shard.touched = true;
+        }
+        let settled = |run: &Self| run.history.pending() == 0 && run.waiting.is_empty();
+        // Those who waited for memory hear of it when they run next.
+        if !self.run_until(self.now + ms(2), settled)? {
+            return Err(format!(
+                "{} records and {} who wait for memory are not settled by close",
+                self.history.pending(),
+                self.waiting.len()
+            ));
+        }
+        // Old bytes may still reach the brokers, and the kernel let go of its frames.
+        self.advance_clock();
+        self.broker.heal();
+        self.deaf.clear();
+        self.mute.clear();
+        self.run_until(self.now + ms(20_000), |_| false)?;
+        self.is_at_rest()
+    }
+
+    fn compare(&mut self) -> Result<(), String> {
+        let topics = &self.topics;
+        let broker = &self.broker;
+        self.history
+            .check(self.knobs.idempotent, |topic, partition| {
+                broker.log(&topics[topic as usize], partition)
+            })?;
+        let report = self.broker.report();
+        if report.corrupt > self.flips {
+            return Err(format!(
+                "check 7: {} batches came damaged, {} bits were flipped",
+                report.corrupt, self.flips
+            ));
+        }
+        let counts = self.history.counts();
+        let purged = self
+            .knobs
+            .faults
+            .iter()
+            .any(|(kind, _)| *kind == Kind::PurgeAll);
+        if self.knobs.is_calm() && !purged && !self.closed && counts.unknown > 0 {
+            return Err(format!(
+                "{} outcomes are unknown although nothing went wrong",
+                counts.unknown
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        i64::try_from(self.now.0 / 1_000_000).unwrap_or(i64::MAX)
+    }
+
+    /// What the cluster does by itself until now.
+    pub(super) fn advance_clock(&mut self) {
+        let now_ms = self.now_ms();
+        self.broker.tick(now_ms);
+    }
+}
+
+fn settings(knobs: &Knobs) -> Settings {
+    let mut settings = Settings {
+        client_id: "simulated".to_owned(),
+        acks: knobs.acks,
+        idempotent: knobs.idempotent,
+        linger: knobs.linger,
+        in_flight_max: knobs.in_flight_max,
+        request_timeout: knobs.request_timeout,
+        connect_timeout: knobs.connect_timeout,
+        delivery_timeout: knobs.delivery_timeout,
+        connections_per_broker: knobs.connections_per_broker,
+        request_bytes_max: knobs.request_bytes_max,
+        ..Settings::default()
+    };
+    settings.retry.attempts_max = knobs.attempts_max;
+    settings
+}
+
+fn directory(knobs: &Knobs, settings: &Settings) -> DirectorySettings {
+    DirectorySettings {
+        client_id: settings.client_id.clone(),
+        bootstrap: (1..=knobs.nodes)
+            .map(|id| (address(id).ip().to_string(), address(id).port()))
+            .collect(),
+        connect_timeout: settings.connect_timeout,
+        request_timeout: settings.request_timeout,
+        reconnect: settings.reconnect,
+        refresh: Backoff::default(),
+        metadata_max_age: ms(300_000),
+        topic_timeout: ms(30_000),
+        auto_create: false,
+        idempotent: settings.idempotent,
+    }
+}
+
+fn cluster(knobs: &Knobs) -> BrokerConfig {
+    let config = BrokerConfig::default();
+    BrokerConfig {
+        nodes: (1..=knobs.nodes)
+            .map(|id| Node {
+                id,
+                host: address(id).ip().to_string(),
+                port: address(id).port(),
+            })
+            .collect(),
+        keep: Keep::Everything,
+        auto_create: false,
+        versions: config
+            .versions
+            .clone()
+            .with(ApiKey::Produce, 0, knobs.produce_version),
+        replication: Replication {
+            factor: knobs.copies,
+            min_insync: knobs.min_insync,
+            fetch_delay_ms: knobs.fetch_delay_ms,
+            lag_ms_max: knobs.lag_ms_max,
+            session_ms: knobs.session_ms,
+            metadata_delay_ms: knobs.metadata_delay_ms,
+            ..Replication::default()
+        },
+        seed: knobs.seed,
+        ..config
+    }
+}
+
+/// Whether an answer comes to a request with these acks.
+pub(super) fn is_answered(acks: Acks) -> bool {
+    acks != Acks::None
+}
