@@ -27,7 +27,7 @@ pub mod lanes;
 pub mod puppet;
 /// What a world is made from.
 pub mod setup;
-/// Seeded runs of the whole.
+// Seeded runs of the whole.
 pub mod swarm;
 /// Both ends, and the time.
 pub mod world;

@@ -17,8 +17,11 @@ fn seeds_hold_what_is_promised_and_are_the_same_twice() {
 #[test]
 fn a_seed_without_any_kind_of_fault_is_calm() {
     let all = ringpost_simulator::swarm::Kind::ALL;
-    assert!(Knobs::draw(7, &all).is_calm());
-    let report = session::once(7, &all, false).expect("nothing goes wrong");
+    // One that is not closed with records under way: those are unknown then.
+    let stays = |seed: &u64| !Knobs::draw(*seed, &all).abandon;
+    let seed = (0..).find(stays).expect("most of them");
+    assert!(Knobs::draw(seed, &all).is_calm());
+    let report = session::once(seed, &all, false).expect("nothing goes wrong");
     assert_eq!(report.strikes, 0);
     assert_eq!(report.counts.unknown, 0);
 }

@@ -8,30 +8,30 @@
 //! not needed, nothing ticks. At last the logs are compared with what was reported
 //! ([`history`]).
 
-/// The buggy variants the simulator must find.
+// The buggy variants the simulator must find.
 #[cfg(feature = "canaries")]
 pub mod canaries;
-/// Which faults there are, and how they strike.
+// Which faults there are, and how they strike.
 mod faults;
-/// What became of every record.
+// What became of every record.
 pub mod history;
-/// What a seed decides.
+// What a seed decides.
 pub mod knobs;
-/// The network between core and brokers.
+// The network between core and brokers.
 mod network;
-/// What a record's value holds.
+// What a record's value holds.
 pub mod payload;
-/// The lanes of a shard.
+// The lanes of a shard.
 pub mod places;
-/// A run.
+// A run.
 pub mod run;
-/// Many runs.
+// Many runs.
 pub mod session;
-/// One connection.
+// One connection.
 pub mod socket;
-/// Memory with a ledger.
+// Memory with a ledger.
 pub mod token;
-/// An onlooker between core and driver.
+// An onlooker between core and driver.
 pub mod watch;
 
 pub use knobs::{Kind, Knobs};
