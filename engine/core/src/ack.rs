@@ -93,6 +93,18 @@ pub fn action(code: ErrorCode) -> Action {
     }
 }
 
+/// Whether a leader that is cut off from its followers answers so. It goes on leading in its own eyes,
+/// and never says that another was elected.
+#[must_use]
+pub fn tells_of_missing_followers(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NOT_ENOUGH_REPLICAS
+            | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
+            | ErrorCode::REQUEST_TIMED_OUT
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

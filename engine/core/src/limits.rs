@@ -71,6 +71,14 @@ pub const THROTTLE_MAX: Duration = Duration::from_secs(60);
 /// nothing.
 pub const PROBE_ANSWER: Duration = Duration::from_secs(5);
 
+/// After so many answers in a row that were needed and told nothing new the directory asks another
+/// broker. The first may have come before there was news.
+pub const FRUITLESS_MAX: u32 = 2;
+
+/// How long a broker may take until it can be asked when the directory left another for it, which
+/// answers: one that is silent must not keep the others from being asked.
+pub const ROAMING_SETUP: Duration = Duration::from_secs(1);
+
 /// Batches that leave a lane for another in one step: sealing them takes time, and the network does
 /// not wait.
 pub const MOVED_PER_STEP: usize = 64;

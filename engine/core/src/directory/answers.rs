@@ -15,6 +15,7 @@ use ringpost_codec::reader::Reader;
 use crate::canary::{Canary, planted};
 use crate::directory::{Asked, Directory, Question, State, Task, TopicError};
 use crate::id::{BrokerId, ProducerIdentity, TopicId};
+use crate::limits;
 use crate::metadata::{Broker, Cluster, Partition, Topic, is_news};
 use crate::time::Time;
 
@@ -54,7 +55,7 @@ impl Directory {
             });
             Question::Identity { asker }
         } else {
-            self.refresh_asked = false;
+            let needed = core::mem::take(&mut self.refresh_asked);
             for wanted in self.wanted.values_mut() {
                 wanted.asked = true;
             }
@@ -72,7 +73,7 @@ impl Directory {
             header::put_request(&mut frame, &header, |writer| {
                 request.write(metadata, writer).expect("an agreed version");
             });
-            Question::Metadata
+            Question::Metadata { needed }
         };
         if let State::Ready { asked, .. } = &mut self.state {
             *asked = Some(Asked {
@@ -104,15 +105,22 @@ impl Directory {
             ));
         }
         let mut rebootstrap = false;
+        let mut behind = false;
         match asked.question {
-            Question::Metadata => {
+            Question::Metadata { needed } => {
                 header::read_response_rest(&mut reader, ApiKey::METADATA, metadata_version)
                     .map_err(text)?;
                 let response =
                     metadata::Response::read(metadata_version, &mut reader).map_err(text)?;
                 rebootstrap = response.error == ErrorCode::REBOOTSTRAP_REQUIRED;
                 if !rebootstrap {
-                    self.learn(now, response);
+                    behind = is_behind(&self.cluster, &response);
+                    let news = self.learn(now, response, behind);
+                    self.in_vain = match (news, needed) {
+                        (true, _) => 0,
+                        (false, true) => self.in_vain + 1,
+                        (false, false) => self.in_vain,
+                    };
                 }
             }
             Question::Identity { asker } => {
@@ -127,8 +135,11 @@ impl Directory {
         self.failures = 0;
         self.troubles.clear();
         self.candidates.clear();
+        self.roaming = false;
         if rebootstrap {
             self.rebootstrap(now);
+        } else if behind || self.in_vain >= limits::FRUITLESS_MAX {
+            self.leave();
         }
         Ok(())
     }
@@ -142,6 +153,7 @@ impl Directory {
         match response.error {
             ErrorCode::NONE if usable => {
                 self.identity_failures = 0;
+                self.in_vain = 0;
                 self.given.insert(asker, response.producer_id);
                 let identity = ProducerIdentity {
                     id: response.producer_id,
@@ -161,8 +173,10 @@ impl Directory {
                     result: Err(code),
                 });
             }
-            // Loading, not available, timed out, or nonsense: ask again.
+            // Loading, not available, timed out, or nonsense: ask again. One that does not hear the
+            // controller never has any.
             _ => {
+                self.in_vain += 1;
                 self.identity_failures = self.identity_failures.saturating_add(1);
                 let delay = self
                     .settings
@@ -174,8 +188,9 @@ impl Directory {
         }
     }
 
-    /// Takes in what a broker knows.
-    fn learn(&mut self, now: Time, response: metadata::Response) {
+    /// Takes in what a broker knows; of one that is `behind` what is known, not its list of brokers.
+    /// Says whether it is news.
+    fn learn(&mut self, now: Time, response: metadata::Response, behind: bool) -> bool {
         let before = Arc::clone(&self.cluster);
         let cluster = Arc::make_mut(&mut self.cluster);
         let mut refused = Vec::new();
@@ -189,7 +204,7 @@ impl Directory {
             }
             cluster.cluster_id = Some(to.into());
         }
-        if !response.brokers.is_empty() {
+        if !response.brokers.is_empty() && !behind {
             learn_brokers(cluster, &response.brokers);
         }
         for topic in response.topics {
@@ -267,6 +282,7 @@ impl Directory {
         }
         self.tasks
             .push_back(Task::Publish(Arc::clone(&self.cluster)));
+        news
     }
 
     /// Names of brokers, all of them: what they resolve to may have changed.
@@ -278,6 +294,22 @@ impl Directory {
             .map(|broker| (Arc::clone(&broker.host), broker.port))
             .collect()
     }
+}
+
+/// Whether a broker tells an older leader epoch than is known: it has not heard of what happened
+/// since. A topic without an id may have been made anew, and its epochs count from the start.
+fn is_behind(cluster: &Cluster, response: &metadata::Response) -> bool {
+    response.topics.iter().any(|told| {
+        let known = told.name.as_deref().and_then(|n| cluster.topics.get(n));
+        let known = known.filter(|known| told.id != [0; 16] && known.id == TopicId(told.id));
+        let older = |partition: &metadata::Partition| {
+            let known = usize::try_from(partition.index)
+                .ok()
+                .and_then(|index| known?.partitions.get(index));
+            known.is_some_and(|known| !is_news(partition.leader_epoch, known.leader_epoch))
+        };
+        told.partitions.iter().any(older)
+    })
 }
 
 enum Learned {

@@ -6,6 +6,13 @@
 //! resolved anew each time round; so a cluster that moved is found again
 //! ([KIP-899](https://cwiki.apache.org/confluence/display/KAFKA/KIP-899%3A+Allow+producer+and+consumer+clients+to+rebootstrap)).
 //!
+//! A broker that answers is not left for that alone which it answers, but for what it does not: one
+//! that is cut off from its peers goes on telling what was true before. After [`limits::FRUITLESS_MAX`]
+//! answers in a row that were asked for because something is wrong, and told nothing new, the next
+//! broker is asked; after one that is older than what is known already, at once. Questions keep
+//! the distance of the back-off throughout, so a cluster that has no news is asked no more often than
+//! one broker would be.
+//!
 //! Like the dispatcher it does nothing by itself: calls tell it what happened,
 //! [`Directory::step`] lets it decide, [`Directory::poll_task`] gives what to do. Files: `reach` from a
 //! name to a connection; `answers` what is asked and what an answer changes.
@@ -198,8 +205,13 @@ struct Asked {
 
 #[derive(Debug, Clone, Copy)]
 enum Question {
-    Metadata,
-    Identity { asker: usize },
+    Metadata {
+        /// Something is wrong: it is not asked for its age alone.
+        needed: bool,
+    },
+    Identity {
+        asker: usize,
+    },
 }
 
 /// A topic that somebody wants.
@@ -260,6 +272,10 @@ pub struct Directory {
     refresh_asked: bool,
     refresh_not_before: Time,
     fruitless: u32,
+    /// Answers in a row of the broker that is asked now, which were needed and told nothing new.
+    in_vain: u32,
+    /// A broker that answers was left for another: those that are silent are not waited for so long.
+    roaming: bool,
     stale_at: Time,
     answered_before: bool,
     tasks: VecDeque<Task>,
@@ -294,6 +310,8 @@ impl Directory {
             refresh_asked: false,
             refresh_not_before: Time(0),
             fruitless: 0,
+            in_vain: 0,
+            roaming: false,
             stale_at: Time::NEVER,
             answered_before: false,
             tasks: VecDeque::new(),
@@ -430,7 +448,7 @@ impl Directory {
     /// What was tried, and what is being tried just now.
     fn attempts(&self, _now: Time) -> Vec<(Arc<str>, Arc<str>)> {
         let mut attempts = self.troubles.clone();
-        let timeout = self.settings.connect_timeout;
+        let timeout = self.setup_timeout();
         let current = match &self.state {
             State::Resolving { host, port } => Some((format!("{host}:{port}"), "the name")),
             State::Connecting { address } => Some((address.to_string(), "the connection")),

@@ -1,12 +1,14 @@
 //! Reaching a broker: which places are tried in which order, from a name to a connection that can be
 //! asked, and what happens when one fails.
 
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use ringpost_codec::frame::{DeframeError, Deframer};
 use ringpost_codec::kafka::{ApiKey, init_producer_id, metadata, produce};
@@ -19,7 +21,7 @@ use crate::time::Time;
 
 impl Directory {
     pub(super) fn alarmed(&mut self, now: Time) {
-        let timeout = self.settings.connect_timeout;
+        let timeout = self.setup_timeout();
         match &self.state {
             State::Resting => self.state = State::Idle,
             State::Resolving { host, port } => {
@@ -69,7 +71,7 @@ impl Directory {
                     host: Arc::clone(&host),
                     port,
                 };
-                self.alarm = now + self.settings.connect_timeout;
+                self.alarm = now + self.setup_timeout();
                 self.tasks.push_back(Task::Resolve { host, port });
             }
             None => {}
@@ -88,6 +90,55 @@ impl Directory {
         for (host, port) in &self.settings.bootstrap {
             self.candidates.push_back(Candidate::new(host, *port));
         }
+    }
+
+    /// How long a place may take until it can be asked.
+    pub(super) fn setup_timeout(&self) -> Duration {
+        let timeout = self.settings.connect_timeout;
+        if self.roaming {
+            timeout.min(limits::ROAMING_SETUP)
+        } else {
+            timeout
+        }
+    }
+
+    /// Leaves a broker whose answers do not help, if there is another to ask: that is asked next, with
+    /// the distance in time that refreshes keep. The one that was left comes last.
+    pub(super) fn leave(&mut self) {
+        self.in_vain = 0;
+        let State::Ready { address, .. } = self.state else {
+            return;
+        };
+        let is_here = |host: &str, port| match Candidate::new(host, port) {
+            Candidate::Address(other) => other == address,
+            Candidate::Name(..) => self.cluster.brokers.values().any(|broker| {
+                *broker.host == *host && broker.port == port && broker.addresses.contains(&address)
+            }),
+        };
+        // Those behind this one first: each has its turn.
+        let brokers = self.cluster.brokers.values();
+        let mut places: Vec<(&str, u16)> = brokers.map(|b| (&*b.host, b.port)).collect();
+        let here = places.iter().position(|(host, port)| is_here(host, *port));
+        places.rotate_left(here.unwrap_or(0));
+        let bootstrap = self.settings.bootstrap.iter();
+        let bootstrap = bootstrap.map(|(host, port)| (&**host, *port));
+        let known = places.clone();
+        places.extend(bootstrap.filter(|place| !known.contains(place)));
+        places.retain(|(host, port)| !is_here(host, *port));
+        let mut candidates: VecDeque<_> = places
+            .into_iter()
+            .map(|(host, port)| Candidate::new(host, port))
+            .collect();
+        if candidates.is_empty() {
+            return;
+        }
+        candidates.push_back(Candidate::Address(address));
+        self.close();
+        self.candidates = candidates;
+        self.state = State::Idle;
+        self.alarm = Time::NEVER;
+        self.roaming = true;
+        self.refresh_asked = true;
     }
 
     /// The broker says that its cluster is no longer ours: begins again at the bootstrap addresses
@@ -110,7 +161,7 @@ impl Directory {
         self.generation = self.generation.wrapping_add(1);
         self.deframer = Deframer::new(limits::METADATA_BYTES_MAX);
         self.state = State::Connecting { address };
-        self.alarm = now + self.settings.connect_timeout;
+        self.alarm = now + self.setup_timeout();
         self.tasks.push_back(Task::Connect {
             conn: self.conn(),
             address,
@@ -312,6 +363,7 @@ impl Directory {
             });
         match agreed {
             Ok((metadata, init_producer_id)) => {
+                self.in_vain = 0;
                 self.state = State::Ready {
                     address,
                     metadata,
@@ -371,6 +423,7 @@ impl Directory {
         self.state = State::Idle;
         self.alarm = Time::NEVER;
         if self.candidates.is_empty() {
+            self.roaming = false;
             self.rounds += 1;
             self.failures = self.failures.saturating_add(1);
             self.state = State::Resting;

@@ -236,6 +236,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
             code: row.code,
             message: row.message,
         };
+        if ack::tells_of_missing_followers(row.code) {
+            // Once is no reason: the retry may find them back. But a time-out was a long wait.
+            let lane = self.lanes[id.index()].as_ref();
+            self.refresh |= row.code == ErrorCode::REQUEST_TIMED_OUT
+                || lane.is_some_and(|lane| lane.failures > 0);
+        }
         match ack::action(row.code) {
             ack::Action::Acked => {
                 self.progressed(now, id);

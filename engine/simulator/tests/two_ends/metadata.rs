@@ -1,9 +1,10 @@
 //! Topics, leaders and addresses that change: directory and dispatcher together.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ringpost_broker::{ApiKey, Broker, ErrorCode, PartitionFault, RequestFault};
+use ringpost_broker::{ApiKey, Broker, ErrorCode, PartitionFault, Replication, RequestFault};
 use ringpost_core::directory::TopicError;
 use ringpost_core::id::{BrokerId, LaneId};
 use ringpost_core::time::Time;
@@ -503,4 +504,121 @@ fn r8_an_unknown_topic_fails_in_time_whatever_else_goes_wrong() {
     };
     let after = at.since(start);
     assert!(after >= ms(30_000) && after <= ms(31_100), "{after:?}");
+}
+
+/// Three nodes that each have a copy of everything and lead one partition; the first is asked.
+fn copies() -> Setup {
+    Setup::new(3)
+        .broker(|b| {
+            b.replication = Replication {
+                factor: 3,
+                min_insync: 2,
+                ..Replication::default()
+            };
+        })
+        .settings(|s| s.request_timeout = ms(2_000))
+}
+
+/// Nobody but clients hears node 1 any more, or it is heard again.
+fn cut_first_node_off(world: &mut World, off: bool) {
+    for other in [2, 3] {
+        world.broker.set_link(1, other, !off);
+    }
+    world.broker.set_controller_link(1, !off);
+}
+
+/// The directory's stays with brokers: where, and how many metadata questions each was asked.
+fn stays(world: &World) -> Vec<(SocketAddr, usize)> {
+    let connects = world.connects.iter().filter(|c| c.1.slot == 0);
+    let starts: Vec<_> = connects.map(|(at, _, to)| (*at, *to)).collect();
+    let ends = starts.iter().skip(1).map(|(at, _)| *at);
+    let ends: Vec<_> = ends.chain([Time::NEVER]).collect();
+    let asked = asked_at(world);
+    let during = |from, to| asked.iter().filter(|at| (from..to).contains(*at)).count();
+    let stays = starts.iter().zip(ends);
+    stays
+        .map(|((at, to), end)| (*to, during(*at, end)))
+        .collect()
+}
+
+/// The controller elects others after 9 s; every record of the cut-off node's partition is acked
+/// within 6 s of that, while the cut lasts, and once in the log after it.
+#[test]
+fn n8_m9_a_broker_cut_off_from_its_peers_is_left_for_one_that_knows_the_new_leaders() {
+    let mut world = World::warm(copies(), 3);
+    let leads = |world: &World| world.cluster.topics["t"].partitions[0].leader;
+    assert_eq!(leads(&world), Some(BrokerId(1)));
+    cut_first_node_off(&mut world, true);
+    for _ in 0..150 {
+        world.append(0, 100);
+        world.run_for(ms(100));
+    }
+    assert_ne!(leads(&world), Some(BrokerId(1)));
+    world.settle(ms(1_000));
+    assert!(world.all_acked());
+    // It is not followed back, however often something is wrong elsewhere.
+    let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    world.broker.faults().every_batch("t", 1, fault);
+    world.connects.clear();
+    world.append(1, 100);
+    for _ in 0..300 {
+        world.append(0, 100);
+        world.run_for(ms(100));
+        assert_ne!(leads(&world), Some(BrokerId(1)));
+    }
+    let stays = stays(&world);
+    assert!((6..=20).contains(&stays.len()), "{stays:?}");
+    for (to, asked) in &stays[..stays.len() - 1] {
+        let most = if *to == address(1) { 1 } else { 2 };
+        assert!(*asked <= most, "{stays:?}");
+    }
+    world.broker.faults().heal();
+    cut_first_node_off(&mut world, false);
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    world.check(true);
+}
+
+/// With a healthy cluster that has no news, and one place that answers nothing: the others are asked
+/// in turn, no two questions more than 2.5 s apart, and fewer than two a second.
+#[test]
+fn n8_a_silent_broker_does_not_keep_the_others_from_being_asked() {
+    let mut world = World::warm(copies(), 3);
+    let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    world.broker.faults().every_batch("t", 0, fault);
+    world.dark.insert(address(2));
+    world.append(0, 100);
+    world.run_for(ms(60_000));
+    let asked = asked_at(&world);
+    assert!((30..120).contains(&asked.len()), "{}", asked.len());
+    for pair in asked.windows(2) {
+        assert!(pair[1].since(pair[0]) <= ms(2_500), "{asked:?}");
+    }
+    let answering = stays(&world).into_iter().filter(|(_, asked)| *asked > 0);
+    let answering: BTreeSet<_> = answering.map(|(to, _)| to).collect();
+    assert_eq!(answering, BTreeSet::from([address(1), address(3)]));
+    world.broker.faults().heal();
+    world.dark.clear();
+    world.settle(ms(5_000));
+    world.check(true);
+}
+
+/// A minute without followers, one broker: metadata is asked at most every 0.8 s in the end, and
+/// over the connection there was; acked after healing.
+#[test]
+fn n8_a_leader_without_followers_is_asked_ever_more_rarely_and_a_single_broker_is_never_left() {
+    let mut world = World::warm(Setup::new(1), 1);
+    let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
+    world.broker.faults().every_batch("t", 0, fault);
+    world.append(0, 100);
+    world.run_for(ms(60_000));
+    let asked = asked_at(&world);
+    assert!((10..80).contains(&asked.len()), "{}", asked.len());
+    let last = asked[asked.len() - 1].since(asked[asked.len() - 2]);
+    assert!(last >= ms(800), "{last:?}");
+    assert_eq!(stays(&world), []);
+    world.broker.faults().heal();
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    world.check(true);
 }
