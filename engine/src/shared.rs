@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     letters_wanted: AtomicBool,
     pub(crate) callback_panics: AtomicU64,
     lane_settings: Arc<LaneSettings>,
-    topics: Mutex<Topics>,
+    topics: Arc<Mutex<Topics>>,
     closed: AtomicBool,
     /// Shards with a thread that has not ended.
     running: AtomicUsize,
@@ -147,8 +147,32 @@ impl TopicWait {
     }
 }
 
-/// The future of a caller that waits for a topic.
-pub(crate) struct TopicFuture(Arc<TopicWait>);
+/// The future of a caller that waits for a topic. Dropped, it leaves nothing behind: an application that
+/// asks again and again with a timeout of its own must not fill memory.
+pub(crate) struct TopicFuture {
+    wait: Arc<TopicWait>,
+    /// Where it waits, and for what, unless the answer was known at once.
+    place: Option<(Arc<Mutex<Topics>>, Arc<str>)>,
+}
+
+impl Drop for TopicFuture {
+    fn drop(&mut self) {
+        let Some((topics, name)) = self.place.take() else {
+            return;
+        };
+        let mut topics = topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(waiting) = topics.waiting.get_mut(&name) else {
+            // Whoever waited was told.
+            return;
+        };
+        if let Some(at) = waiting.iter().position(|w| Arc::ptr_eq(w, &self.wait)) {
+            waiting.swap_remove(at);
+        }
+        if waiting.is_empty() {
+            topics.waiting.remove(&name);
+        }
+    }
+}
 
 impl Future for TopicFuture {
     type Output = Result<Arc<TopicState>, TopicError>;
@@ -156,7 +180,7 @@ impl Future for TopicFuture {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // Cloned and dropped without the lock: it is somebody else's code.
         let waker = cx.waker().clone();
-        let mut state = self.0.state();
+        let mut state = self.wait.state();
         if let Some(result) = &state.result {
             return Poll::Ready(result.clone());
         }
@@ -223,7 +247,7 @@ impl Shared {
             letters_wanted: AtomicBool::new(false),
             callback_panics: AtomicU64::new(0),
             lane_settings,
-            topics: Mutex::new(topics),
+            topics: Arc::new(Mutex::new(topics)),
             closed: AtomicBool::new(false),
             running,
         })
@@ -245,6 +269,7 @@ impl Shared {
     /// A topic, once its partitions are known.
     pub(crate) fn topic(&self, name: &str) -> TopicFuture {
         let wait = Arc::new(TopicWait::default());
+        let mut place = None;
         let mut topics = self.topics();
         if self.is_closed() {
             drop(topics);
@@ -266,6 +291,7 @@ impl Shared {
                 .or_default()
                 .push(Arc::clone(&wait));
             drop(topics);
+            place = Some((Arc::clone(&self.topics), Arc::clone(&name)));
             self.inbox.put(Request::Want(name));
             // The first letter should not have to wait for it.
             if let Some(letters) = self.reports.dead_letter_topic()
@@ -274,7 +300,7 @@ impl Shared {
                 self.inbox.put(Request::Want(Arc::clone(letters)));
             }
         }
-        TopicFuture(wait)
+        TopicFuture { wait, place }
     }
 
     /// A record was for a partition nobody told of: the topic may have grown. The directory spaces
@@ -568,6 +594,33 @@ mod tests {
     use crate::lane::{Bound, Refused, Watch};
     use crate::producer::Producer;
     use crate::record::Record;
+
+    /// Of a thousand futures for a topic that are dropped before it is known nothing is left; of
+    /// three others, one dropped among them, the two that stay are told.
+    #[test]
+    fn m19_a_dropped_wait_for_a_topic_leaves_nothing_behind() {
+        let driver = EpollDriver::new().expect("epoll");
+        let shared = Producer::builder()
+            .shared(Inbox::new(driver.waker()), vec![driver.waker()])
+            .expect("memory");
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..1000 {
+            let mut wait = shared.topic("t");
+            assert!(Pin::new(&mut wait).poll(&mut cx).is_pending());
+        }
+        assert!(shared.topics().waiting.is_empty());
+        let mut first = shared.topic("t");
+        let second = shared.topic("t");
+        let mut third = shared.topic("t");
+        drop(second);
+        assert_eq!(shared.topics().waiting["t"].len(), 2);
+        shared.topic_failed("t", &TopicError::Closed);
+        for wait in [&mut first, &mut third] {
+            let told = Pin::new(wait).poll(&mut cx);
+            assert!(matches!(told, Poll::Ready(Err(TopicError::Closed))));
+        }
+        assert!(shared.topics().waiting.is_empty());
+    }
 
     /// A topic that is found when the shard of its partitions is gone.
     #[test]
