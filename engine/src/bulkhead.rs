@@ -207,6 +207,8 @@ mod tests {
         assert_eq!(poll(&mut room), Poll::Ready(true));
         let mut late = bulkhead.room(Time(1));
         assert_eq!(poll(&mut late), Poll::Ready(false));
+        // It leaves with its owner.
+        drop(late);
         let mut dropped = bulkhead.room(later);
         assert!(poll(&mut dropped).is_pending());
         drop(dropped);
