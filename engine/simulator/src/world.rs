@@ -48,6 +48,9 @@ struct Socket {
     cut: Option<usize>,
 }
 
+/// What Linux waits at least before it sends a lost packet again.
+pub const RETRANSMITTED: Duration = ms(200);
+
 /// A Produce request as it was handed to the driver.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -154,6 +157,9 @@ pub struct World {
     pub first_words: BTreeMap<ConnId, Vec<u8>>,
     /// Answers of these nodes take so much longer.
     pub slow: BTreeMap<i32, Duration>,
+    /// Of a hundred pieces to and from these nodes so many are lost, and come [`RETRANSMITTED`] later,
+    /// with all that is behind them.
+    pub loss: BTreeMap<i32, usize>,
     /// How lanes stand, as last published.
     pub views: Vec<View>,
     /// Brokers that other shards would be told of, and when.
@@ -204,6 +210,7 @@ impl World {
             tamper_request: None,
             first_words: BTreeMap::new(),
             slow: BTreeMap::new(),
+            loss: BTreeMap::new(),
             views: Vec::new(),
             hints: Vec::new(),
             wanted: BTreeMap::new(),
@@ -549,7 +556,13 @@ impl World {
                 true => Duration::ZERO,
                 false => self.slow.get(&socket.node).copied().unwrap_or_default(),
             };
-            *last = (*last + pace).max(self.now + self.network.latency + slow + jitter);
+            let percent = self.loss.get(&socket.node).copied().unwrap_or(0);
+            let again = if percent > 0 && self.random.below(100) < percent {
+                RETRANSMITTED
+            } else {
+                Duration::ZERO
+            };
+            *last = (*last + pace).max(self.now + self.network.latency + slow + jitter + again);
             parts.push((*last, rest[..len].to_vec()));
             rest = &rest[len..];
         }

@@ -452,6 +452,35 @@ fn v6_nobody_is_blamed_for_our_own_pause() {
     load.all_arrived();
 }
 
+/// One of a hundred pieces lost, then five: acks of that broker take 200 ms more now and then, and it is
+/// never taken for dead; all records arrive, and none of its connections ends.
+#[test]
+fn v9_a_few_lost_packets_make_a_broker_slower_and_not_dead() {
+    let mut calm = 0;
+    for percent in [0, 1, 5] {
+        let mut load = Load::new(Load::setup());
+        load.world.loss.insert(2, percent);
+        let connected = load.world.connects.len();
+        let mut waiting = 0;
+        for _ in 0..50 {
+            load.run(ms(100));
+            waiting = waiting.max(load.world.unsettled());
+            let (standing, reason) = load.standing(2);
+            let slow = matches!(reason, None | Some(Reason::Slow));
+            assert!(slow, "{percent} %: {standing:?} {reason:?}");
+        }
+        // Without loss only what came in the last few milliseconds waits.
+        match percent {
+            0 => calm = waiting,
+            _ => assert!(waiting > 2 * calm, "{percent} %: {waiting}, and {calm}"),
+        }
+        let latest = load.world.outcomes.values().map(|o| o.at).max();
+        assert!(latest.is_some_and(|at| load.world.now.since(at) < ms(500)));
+        assert_eq!(load.world.connects.len(), connected, "{percent} %");
+        load.all_arrived();
+    }
+}
+
 /// A leader that moves away from an ejected broker takes no mark along, and one that comes back to it
 /// is not held up for longer than a probe takes.
 #[test]
