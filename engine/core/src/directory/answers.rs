@@ -196,13 +196,19 @@ impl Directory {
         let mut refused = Vec::new();
         let mut again = response.error != ErrorCode::NONE;
         if let Some(to) = response.cluster_id {
-            if let Some(from) = &cluster.cluster_id
-                && **from != *to
-            {
-                let (from, to) = (Arc::clone(from), to.as_str().into());
-                self.tasks.push_back(Task::ClusterChanged { from, to });
+            let to: Arc<str> = to.into();
+            let from = cluster.cluster_id.replace(Arc::clone(&to));
+            if let Some(from) = from.filter(|from| *from != to) {
+                // Nothing of one cluster is true of another: its topics and leaders go with it.
+                *cluster = Cluster {
+                    cluster_id: Some(Arc::clone(&to)),
+                    ..Cluster::default()
+                };
+                if !self.told_of.contains(&to) && self.told_of.len() < Self::TOLD_OF_MAX {
+                    self.told_of.push(Arc::clone(&to));
+                    self.tasks.push_back(Task::ClusterChanged { from, to });
+                }
             }
-            cluster.cluster_id = Some(to.into());
         }
         if !response.brokers.is_empty() && !behind {
             learn_brokers(cluster, &response.brokers);

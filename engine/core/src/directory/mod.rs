@@ -164,7 +164,8 @@ pub enum Task {
         /// The id, or the code with which the cluster refuses to give one.
         result: Result<ProducerIdentity, ErrorCode>,
     },
-    /// Another cluster answers than before: records may be going where they should not.
+    /// Another cluster answers than before: records may be going where they should not. Told once for
+    /// each cluster.
     ClusterChanged {
         /// The id it had.
         from: Arc<str>,
@@ -278,6 +279,8 @@ pub struct Directory {
     roaming: bool,
     stale_at: Time,
     answered_before: bool,
+    /// Other clusters that were told of.
+    told_of: Vec<Arc<str>>,
     tasks: VecDeque<Task>,
     random: Random,
 }
@@ -285,6 +288,9 @@ pub struct Directory {
 impl Directory {
     /// The slot of the directory's connection, which the dispatcher's never use.
     pub const SLOT: u16 = 0;
+
+    /// So many other clusters are told of. More are no news, but somebody who makes ids up.
+    pub(super) const TOLD_OF_MAX: usize = 16;
 
     /// A directory that knows nothing yet.
     #[must_use]
@@ -314,6 +320,7 @@ impl Directory {
             roaming: false,
             stale_at: Time::NEVER,
             answered_before: false,
+            told_of: Vec::new(),
             tasks: VecDeque::new(),
             random: Random::new(seed),
         }

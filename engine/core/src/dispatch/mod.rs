@@ -89,6 +89,8 @@ pub struct Dispatcher<M: Memory, T> {
     identity_asked: bool,
     topics: Vec<TopicEntry>,
     lanes: Vec<Option<Lane<M::Piece, T>>>,
+    /// The id of the cluster that all this is of.
+    cluster_id: Option<Arc<str>>,
     brokers: Vec<BrokerEntry>,
     /// `connections_per_broker` for each broker, in the brokers' order.
     connections: Vec<Connection<M::Piece, T>>,
@@ -179,6 +181,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             identity_asked: false,
             topics: Vec::new(),
             lanes: Vec::new(),
+            cluster_id: None,
             brokers: Vec::new(),
             connections: Vec::new(),
             timers: TimerTable::default(),

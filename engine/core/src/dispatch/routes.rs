@@ -47,6 +47,16 @@ impl<M: Memory, T> Dispatcher<M, T> {
 
     /// Takes in a new snapshot of the cluster.
     pub fn metadata(&mut self, now: Time, cluster: &Cluster) {
+        if let Some(id) = &cluster.cluster_id {
+            let before = self.cluster_id.replace(Arc::clone(id));
+            if before.is_some_and(|before| before != *id) {
+                // What another cluster told says nothing of this one, which has nothing of us yet.
+                for lane in self.lanes.iter_mut().flatten() {
+                    lane.leader_epoch = -1;
+                    lane.proven = false;
+                }
+            }
+        }
         for (id, broker) in &cluster.brokers {
             self.update_broker(now, *id, &broker.addresses);
         }

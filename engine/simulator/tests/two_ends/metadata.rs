@@ -352,23 +352,37 @@ fn m15_a_cluster_that_moved_altogether_is_found_again_at_the_bootstrap_names() {
     world.check(true);
 }
 
-/// The change is told once, and only the new cluster's brokers and partitions are known.
+/// The change is told once for each cluster, also when two take turns, and only what the one that
+/// answers has is known: its brokers, topics and partitions; records go on to those.
 #[test]
 fn m16_another_cluster_at_the_same_address_is_told_and_not_mixed_in() {
     let mut world = World::warm(Setup::new(2), 3);
+    world.broker.create_topic("old", 2).expect("fresh");
+    world.directory.want(world.now, &"old".into());
+    world.run_for(ms(1_000));
+    assert!(world.cluster.topics.contains_key("old"));
     assert_eq!(world.cluster_changes, 0);
     let mut other = Setup::new(1).broker;
+    other.auto_create = false;
     other.cluster_id = "another".to_owned();
     other.seed = 99;
-    world.broker = Broker::new(other);
-    world.broker.create_topic("t", 1).expect("fresh");
-    world.hang_up(1);
-    world.hang_up(2);
-    world.directory.refresh();
-    world.run_for(ms(1_000));
-    assert_eq!(world.cluster_changes, 1);
-    assert_eq!(world.cluster.topics["t"].partitions.len(), 1);
-    assert_eq!(world.cluster.brokers.len(), 1);
+    let mut away = Broker::new(other);
+    away.create_topic("t", 1).expect("fresh");
+    for (turn, told) in [1, 2, 2, 2].into_iter().enumerate() {
+        core::mem::swap(&mut world.broker, &mut away);
+        world.hang_up(1);
+        world.hang_up(2);
+        world.directory.refresh();
+        world.run_for(ms(2_000));
+        assert_eq!(world.cluster_changes, told, "turn {turn}");
+        let (brokers, partitions) = if turn % 2 == 0 { (1, 1) } else { (2, 3) };
+        assert_eq!(world.cluster.brokers.len(), brokers, "turn {turn}");
+        assert_eq!(world.cluster.topics["t"].partitions.len(), partitions);
+        assert_eq!(world.cluster.topics.contains_key("old"), turn % 2 == 1);
+        world.append(0, 100);
+        world.settle(ms(20_000));
+        assert!(world.all_acked(), "turn {turn}");
+    }
 }
 
 /// All records acked, those during the outage too.
