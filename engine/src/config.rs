@@ -1167,16 +1167,15 @@ fn truth(text: &str) -> Result<bool, String> {
     number(text, "true or false")
 }
 
-/// `5ms`, `500us`, `1.5s`, `2m`; `0` needs no unit.
+/// `5ms`, `500us` or `500µs`, `1.5s`, `2m`; `0` needs no unit.
 fn duration(text: &str) -> Result<Duration, String> {
     const ALLOWED: &str = "a number with us, ms, s or m, such as 5ms";
-    let unit_at = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
+    let unit_at = text.find(char::is_alphabetic).unwrap_or(text.len());
     let (amount, unit) = text.split_at(unit_at);
     let amount: f64 = number(amount.trim(), ALLOWED)?;
     let seconds = match unit {
-        "us" | "µs" => amount / 1e6,
+        // The micro sign, or the Greek letter that looks like it.
+        "us" | "\u{b5}s" | "\u{3bc}s" => amount / 1e6,
         "ms" => amount / 1e3,
         "s" => amount,
         "m" => amount * 60.0,
@@ -1346,6 +1345,9 @@ mod tests {
     #[test]
     fn units() {
         assert_eq!(duration("500us"), Ok(Duration::from_micros(500)));
+        assert_eq!(duration("500\u{b5}s"), Ok(Duration::from_micros(500)));
+        assert_eq!(duration("2 \u{3bc}s"), Ok(Duration::from_micros(2)));
+        assert!(duration("5\u{fc}s").is_err(), "no unit, and no panic");
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
         assert!(duration("5").is_err(), "a bare number could mean anything");
