@@ -15,7 +15,7 @@
 //! - `try_command` that rings before it sets the flag: both that close hang;
 //! - a lane that nobody is told of at its first record: `no_record_is_slept_through` hangs;
 //! - `lane_has_news` that rings before it marks: `closing_settles_what_was_taken` hangs;
-//! - an append that forgets that the lane is closed: both that close count another number.
+//! - an append that forgets that the lane is closed: both that close fail.
 //!
 //! They do not see a full batch that is not told of (the shard takes what is there when the first
 //! record is told of), nor a mark without its look at the summary, nor weak memory: the fences of
