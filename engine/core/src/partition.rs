@@ -84,6 +84,8 @@ pub struct Sticky {
     partition: Option<u32>,
     /// How it stood when it was chosen.
     standing: Standing,
+    /// It is left when it costs more than this, in microseconds.
+    cost_max: u32,
     bytes_since_switch: usize,
     random: Random,
 }
@@ -95,20 +97,23 @@ impl Sticky {
         Self {
             partition: None,
             standing: Standing::Good,
+            cost_max: u32::MAX,
             bytes_since_switch: 0,
             random: Random::new(seed),
         }
     }
 
     /// The partition for the next record without a key: where the choice stands, or a new one when
-    /// there is none, or when it stands worse than when it was chosen.
+    /// there is none, or when it stands worse or became far dearer than when it was chosen.
     #[inline]
     pub fn choose(&mut self, routes: &impl Routes) -> u32 {
         if let Some(partition) = self.partition
             && partition < routes.count()
-            && routes.view(partition).standing() <= self.standing
         {
-            return partition;
+            let view = routes.view(partition);
+            if view.standing() <= self.standing && view.cost() <= self.cost_max {
+                return partition;
+            }
         }
         self.choose_anew(routes)
     }
@@ -117,8 +122,13 @@ impl Sticky {
     fn choose_anew(&mut self, routes: &impl Routes) -> u32 {
         let left = self.partition.map(|partition| partition & !Self::SPENT);
         let chosen = choose(&mut self.random, routes, left);
+        let view = routes.view(chosen);
         self.partition = Some(chosen);
-        self.standing = routes.view(chosen).standing();
+        self.standing = view.standing();
+        self.cost_max = match view.cost() {
+            0 => u32::MAX, // Not told yet.
+            cost => cost.saturating_mul(Self::DEARER),
+        };
         self.bytes_since_switch = 0;
         chosen
     }
@@ -145,6 +155,10 @@ impl Sticky {
     }
 
     const SPENT: u32 = 1 << 31;
+
+    /// A choice is left at so many times its cost. A choice adds two batches at most to what a lane
+    /// has waiting, each as dear as the first, so more than that is the broker's doing.
+    const DEARER: u32 = 4;
 }
 
 #[cfg(test)]
@@ -178,6 +192,38 @@ mod tests {
         // The check value of CRC-32/ISO-HDLC.
         assert_eq!(crc32fast::hash(b"123456789"), 0xcbf4_3926);
         assert_eq!(consistent_partition(b"123456789", 1000), PartitionId(262));
+    }
+
+    /// Two lanes at two brokers, and what they cost.
+    struct Costs([u32; 2]);
+
+    impl Routes for Costs {
+        fn count(&self) -> u32 {
+            2
+        }
+        fn view(&self, partition: u32) -> View {
+            let broker = u16::try_from(partition).expect("small");
+            View::new(Standing::Good, 100, broker, self.0[partition as usize])
+        }
+        fn is_calm(&self) -> bool {
+            true
+        }
+        fn panic_percent(&self) -> u8 {
+            34
+        }
+    }
+
+    /// A lane that was cheap when it was chosen is left once it costs over four times as much, and
+    /// not before.
+    #[test]
+    fn v3_a_choice_that_became_dear_is_left() {
+        let mut sticky = Sticky::new(5);
+        let chosen = sticky.choose(&Costs([2_000; 2]));
+        let mut costs = [2_000; 2];
+        costs[chosen as usize] = 8_000;
+        assert_eq!(sticky.choose(&Costs(costs)), chosen);
+        costs[chosen as usize] = 8_001;
+        assert_eq!(sticky.choose(&Costs(costs)), 1 - chosen);
     }
 
     /// So many lanes, and those of them that have no leader.
