@@ -73,11 +73,6 @@ impl<P, T> Batch<P, T> {
         self.free && self.attempts == 0 && self.stamp.is_none() && !self.maybe_written
     }
 
-    /// It came from another lane, and was never sent.
-    pub(crate) fn is_guest(&self) -> bool {
-        self.home.is_some() && self.may_move()
-    }
-
     pub(crate) fn note(&mut self, now: Time, cause: Cause) {
         if self.first.is_none() {
             self.first = Some((now, cause.clone()));

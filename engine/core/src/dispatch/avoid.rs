@@ -264,9 +264,11 @@ impl<M: Memory, T> Dispatcher<M, T> {
     }
 
     /// Asks for the next tick, if there is anything to look at: something is unanswered, or waits
-    /// behind a broker whose health is to change. An idle shard sleeps.
+    /// behind a broker whose health is to change. Otherwise once more when a suspicion ends, which
+    /// lanes are to say although nothing is sent. Then an idle shard sleeps.
     pub(super) fn arm_tick(&mut self, now: Time) {
-        if !self.health.is_on() || self.health.tick_due() != Time::NEVER {
+        let soon = now + self.settings.health.tick;
+        if !self.health.is_on() || self.health.tick_due() <= soon {
             return;
         }
         let unanswered = self.connections.iter().any(|connection| {
@@ -277,10 +279,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 )
         });
         let waits = || self.connections.iter().any(|c| !c.ready.is_empty());
-        if unanswered || (self.health.is_troubled(now) && waits()) {
-            let due = self.health.arm(now);
-            self.timers.set(Timer::Health, due);
-        }
+        let due = if unanswered || (self.health.is_troubled(now) && waits()) {
+            self.health.arm(now)
+        } else {
+            self.health.arm_for_suspicion(now)
+        };
+        // A rescue may go on sooner.
+        self.timers.set_no_later(Timer::Health, due);
     }
 
     /// Whether what is with a lane cannot be sent for now.
@@ -430,12 +435,17 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 continue;
             }
             let mut own = self.connections_of(place);
+            let first = own.start;
             let usable = own.clone().find(|index| {
                 let connection = &self.connections[*index];
                 matches!(connection.state, State::Ready { .. })
             });
             let busy = own.any(|index| !self.connections[index].ready.is_empty());
             let Some(usable) = usable.filter(|_| !busy) else {
+                if matches!(self.connections[first].state, State::Idle) {
+                    // It ended before a probe came. There is one now, or the next.
+                    self.want_connection(now, first);
+                }
                 continue;
             };
             let to = self.lanes.iter().position(|lane| {

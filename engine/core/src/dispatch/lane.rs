@@ -123,25 +123,18 @@ impl<P, T> Lane<P, T> {
         self.queue.insert(place, batch);
     }
 
-    /// Takes out a waiting batch whose deadline passed. Batches expire in order, so that none is
-    /// given up while an older one is still tried. But one that came from another lane is no part of
-    /// that order before it was sent.
+    /// Takes out a waiting batch whose deadline passed. A lane's own batches expire in order, so that
+    /// none is given up while an older one is still tried; but a younger batch that came from another
+    /// lane keeps none of them past its deadline.
     pub(crate) fn pop_expired(&mut self, now: Time) -> Option<Batch<P, T>> {
-        if self.queue.front()?.deadline <= now {
-            return self.queue.pop_front();
-        }
-        let late = |batch: &Batch<P, T>| batch.is_guest() && batch.deadline <= now;
+        let late = |batch: &Batch<P, T>| batch.deadline <= now;
         self.queue.remove(self.queue.iter().position(late)?)
     }
 
     /// When [`Lane::pop_expired`] will find something.
     pub(crate) fn next_expiry(&self) -> Time {
-        let guests = self.queue.iter().filter(|batch| batch.is_guest());
-        let expiring = self.queue.front().into_iter().chain(guests);
-        expiring
-            .map(|batch| batch.deadline)
-            .min()
-            .unwrap_or(Time::NEVER)
+        let deadlines = self.queue.iter().map(|batch| batch.deadline);
+        deadlines.min().unwrap_or(Time::NEVER)
     }
 }
 

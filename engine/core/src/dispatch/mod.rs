@@ -333,6 +333,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             if backlog != Backlog::Busy {
                 self.note_source(*id, backlog);
                 self.list(now, *id);
+                self.rescue |= self.is_stranded(now, *id);
             }
             backlog == Backlog::Busy
         });

@@ -164,6 +164,14 @@ impl Endpoint {
         }
     }
 
+    /// When a failure or a hint no longer makes it suspect.
+    pub(super) fn suspicion_ends(&self, now: Time, settings: &HealthSettings) -> Time {
+        let failed = (self.failures > 0).then(|| self.failed_at + settings.eject_base);
+        let ends = failed.into_iter().chain([self.hinted_until]);
+        let ends = ends.filter(|end| *end > now);
+        ends.min().unwrap_or(Time::NEVER)
+    }
+
     /// Not simply healthy: time changes something.
     pub(super) fn is_troubled(&self, now: Time, settings: &HealthSettings) -> bool {
         self.state != State::Healthy || self.suspicion(now, settings).is_some()

@@ -150,6 +150,17 @@ impl Table {
         self.tick_due
     }
 
+    /// Asks for a tick at the end of the next suspicion, if no earlier one is due. Returns when.
+    pub(crate) fn arm_for_suspicion(&mut self, now: Time) -> Time {
+        let settings = &self.settings;
+        let ends = self
+            .endpoints
+            .iter()
+            .map(|e| e.suspicion_ends(now, settings));
+        self.tick_due = self.tick_due.min(ends.min().unwrap_or(Time::NEVER));
+        self.tick_due
+    }
+
     /// What is to be acted on.
     pub(crate) fn poll_turn(&mut self) -> Option<Turn> {
         self.turns.pop_front()

@@ -8,6 +8,7 @@ mod batching;
 mod hostile;
 mod idempotence;
 mod metadata;
+mod moving;
 mod network;
 mod order;
 mod puppet;
