@@ -378,6 +378,43 @@ fn v4_all_down_and_back_parks_records_and_spreads_reconnects() {
     load.all_arrived();
 }
 
+/// A broker that is there for a second and gone for a second is ejected for longer and longer, so
+/// records that could go elsewhere hardly meet it.
+#[test]
+fn v5_flapping_does_not_oscillate() {
+    let mut load = Load::new(Load::setup());
+    load.run(ms(2_000));
+    let start = load.world.now;
+    let mut changes = 0;
+    let mut before = load.standing(2).0;
+    for _ in 0..15 {
+        load.world.stop_node(2);
+        for _ in 0..2 {
+            load.run(ms(500));
+            let after = load.standing(2).0;
+            changes += u32::from((after == Standing::Good) != (before == Standing::Good));
+            before = after;
+        }
+        load.world.start_node(2);
+        for _ in 0..2 {
+            load.run(ms(500));
+            let after = load.standing(2).0;
+            changes += u32::from((after == Standing::Good) != (before == Standing::Good));
+            before = after;
+        }
+    }
+    let share = load.share(2, start + ms(10_000), load.world.now);
+    assert!(share < 5, "{share} %");
+    assert!(
+        changes <= 8,
+        "{changes} changes while it came and went 15 times"
+    );
+    // However long its last ejection is, it ends.
+    load.run(ms(31_000));
+    assert_eq!(load.standing(2).0, Standing::Good);
+    load.all_arrived();
+}
+
 /// After an ejection the broker gets one small request first, then one more, and then a tenth of its
 /// share: no herd.
 #[test]
@@ -479,6 +516,28 @@ fn v9_a_few_lost_packets_make_a_broker_slower_and_not_dead() {
         assert_eq!(load.world.connects.len(), connected, "{percent} %");
         load.all_arrived();
     }
+}
+
+/// A connection is lost every second, one broker's after the other's: nobody is kept out for that, and
+/// everybody keeps a share.
+#[test]
+fn v9_a_few_lost_connections_do_not_make_a_broker_dead() {
+    let mut load = Load::new(Load::setup());
+    load.run(ms(2_000));
+    let start = load.world.now;
+    for n in 0..20 {
+        let open = load.world.open_connections();
+        let to = open.iter().filter(|conn| conn.slot != 0).nth(n % 3);
+        if let Some(conn) = to {
+            load.world.reset(*conn);
+        }
+        load.run(ms(1_000));
+    }
+    for broker in 1..=3 {
+        let share = load.share(broker, start, load.world.now);
+        assert!(share > 15, "{share} %");
+    }
+    load.all_arrived();
 }
 
 /// A leader that moves away from an ejected broker takes no mark along, and one that comes back to it
