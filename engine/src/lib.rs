@@ -33,6 +33,7 @@ compile_error!(
 );
 
 mod avoidance;
+mod broker_stats;
 mod bulkhead;
 mod completions;
 /// What a producer can be told.
@@ -64,6 +65,7 @@ mod undelivered;
 mod wake;
 mod warm_up;
 
+pub use broker_stats::BrokerStats;
 pub use bulkhead::OnLaneUnavailable;
 pub use completions::{Completion, CompletionQueue};
 pub use config::{Builder, ConfigError, ConfigErrors, Exhausted, Pin, Shards, WaitPolicy};
@@ -83,7 +85,7 @@ pub use undelivered::Undelivered;
 
 pub use ringpost_codec::compress::{Codec, Compression};
 pub use ringpost_codec::record::RecordView;
-pub use ringpost_core::health::{HealthSettings, Standing};
+pub use ringpost_core::health::{HealthSettings, Reason, Standing};
 pub use ringpost_core::id::PartitionId;
 pub use ringpost_core::partition::Partitioner;
 pub use ringpost_core::retry::{Backoff, Budget, Class, Jitter, RetryPolicy, Rule};

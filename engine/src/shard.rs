@@ -489,7 +489,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Tells the lanes how they stand.
+    /// Tells the lanes how they stand, and who asks what is thought of brokers.
     fn publish_views(&mut self, now: Time) {
         let (mut troubled, mut panics) = (0, 0);
         for lane in self.supply.lanes.iter().flatten() {
@@ -501,6 +501,7 @@ impl<D: Driver> Shard<D> {
         let before = mem::replace(&mut self.troubled, troubled);
         let avoidance = &self.producer.routing.avoidance;
         avoidance.count_troubled(before, troubled);
+        self.shared.counters.looked(self.dispatcher.health(now));
     }
 
     fn take_ready(&mut self, now: Time) {

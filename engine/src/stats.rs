@@ -7,10 +7,13 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use ringpost_core::Moments;
 use ringpost_core::dispatch::Counters;
+use ringpost_core::health::Record;
+use ringpost_core::id::BrokerId;
 use ringpost_core::outcome::Verdict;
 use ringpost_core::time::Time;
 
-use crate::driver::DriverCounters;
+use crate::broker_stats::BrokerStats;
+use crate::driver::{DriverCounters, clock};
 
 /// What a producer has done so far.
 #[derive(Debug, Clone)]
@@ -92,6 +95,13 @@ pub struct ShardStats {
     pub request_bytes: u64,
     /// Batches sent again.
     pub retries: u64,
+    /// Times a retry waited because the retry budget of its broker was used up.
+    pub budget_waits: u64,
+    /// Batches that were divided because a broker found them too large.
+    pub splits: u64,
+    /// Batches that were moved to another partition, away from a broker that is avoided, before they
+    /// were ever sent.
+    pub moved: u64,
     /// Connections that became ready.
     pub connections: u64,
     /// Connections that failed or were lost with requests in flight.
@@ -104,6 +114,8 @@ pub struct ShardStats {
     pub wakes: u64,
     /// How long records took, stage by stage.
     pub stages: Stages,
+    /// What it thinks of the brokers it knows: which are avoided, and why.
+    pub brokers: Vec<BrokerStats>,
 }
 
 /// How long records took, in microseconds, each batch weighted by its records.
@@ -160,7 +172,8 @@ impl Stages {
 }
 
 impl Stats {
-    /// All shards together. The CPU is that of the first.
+    /// All shards together. The CPU is that of the first; of each broker it says what the shard thinks
+    /// that thinks the worst of it.
     #[must_use]
     pub fn total(&self) -> ShardStats {
         let mut shards = self.shards.iter();
@@ -178,12 +191,16 @@ impl Stats {
             total.requests += shard.requests;
             total.request_bytes += shard.request_bytes;
             total.retries += shard.retries;
+            total.budget_waits += shard.budget_waits;
+            total.splits += shard.splits;
+            total.moved += shard.moved;
             total.connections += shard.connections;
             total.connection_failures += shard.connection_failures;
             total.kernel_entries += shard.kernel_entries;
             total.turns += shard.turns;
             total.wakes += shard.wakes;
             total.stages.add(&shard.stages);
+            BrokerStats::add(&mut total.brokers, &shard.brokers);
         }
         total
     }
@@ -205,6 +222,7 @@ pub(crate) struct ShardCounters {
     wakes: AtomicU64,
     core: Mutex<(Counters, DriverCounters)>,
     stages: Mutex<Stages>,
+    brokers: Mutex<Vec<(BrokerId, Record)>>,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -228,6 +246,7 @@ impl ShardCounters {
             wakes: zero(),
             core: Mutex::default(),
             stages: Mutex::new(Stages::new()),
+            brokers: Mutex::default(),
         }
     }
 
@@ -286,6 +305,13 @@ impl ShardCounters {
         *self.core.lock().unwrap_or_else(PoisonError::into_inner) = (counters, driver);
     }
 
+    /// The shard looked at its brokers. Takes no memory but for brokers it had not met.
+    pub(crate) fn looked(&self, brokers: impl Iterator<Item = (BrokerId, Record)>) {
+        let mut known = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clear();
+        known.extend(brokers);
+    }
+
     /// Called by whoever woke the shard.
     pub(crate) fn woken(&self) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
@@ -327,6 +353,9 @@ impl ShardCounters {
             requests: core.requests,
             request_bytes: core.request_bytes,
             retries: core.retries,
+            budget_waits: core.budget_waits,
+            splits: core.splits,
+            moved: core.moved,
             connections: core.connections,
             connection_failures: core.connection_failures,
             kernel_entries: driver.kernel_entries,
@@ -337,6 +366,14 @@ impl ShardCounters {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone(),
+            brokers: self.read_brokers(),
         }
+    }
+
+    fn read_brokers(&self) -> Vec<BrokerStats> {
+        let now = clock::now();
+        let brokers = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |(broker, record): &(BrokerId, Record)| BrokerStats::new(*broker, record, now);
+        brokers.iter().map(read).collect()
     }
 }

@@ -8,6 +8,7 @@ mod proxy;
 mod routing;
 mod support;
 
+mod avoiding;
 mod bad_input;
 mod bulkhead;
 mod closing;

@@ -413,10 +413,17 @@ impl<M: Memory, T> Dispatcher<M, T> {
         batch.home = Some(batch.home.unwrap_or(from)).filter(|home| *home != to);
         self.timers.set_no_later(Timer::Expiry, batch.deadline);
         lane.queue.push_back(batch);
-        self.counters.moved += u64::from(from != to);
         // It has waited long enough.
         if let Some(listed) = lane.listed {
             self.connections[listed].gathered.now = true;
+        }
+        if from != to {
+            self.counters.moved += 1;
+            let left = self.lanes[from.index()].as_ref();
+            if let Some(connection) = left.and_then(|lane| lane.connection) {
+                let place = self.place_of(connection);
+                self.health.moved_away(place);
+            }
         }
         self.list(now, from);
         self.list(now, to);

@@ -114,6 +114,8 @@ pub(super) struct Endpoint {
     pub(super) hosts: bool,
     /// For how long the oldest request is unanswered.
     pub(super) age: Duration,
+    /// Batches that were moved away from it.
+    pub(super) moved: u64,
 }
 
 impl Endpoint {
@@ -146,6 +148,7 @@ impl Endpoint {
             last: None,
             hosts: false,
             age: Duration::ZERO,
+            moved: 0,
         }
     }
 

@@ -82,6 +82,8 @@ pub struct Record {
     pub failures: u32,
     /// Ejections that are not forgotten yet.
     pub ejections: u32,
+    /// Batches that were moved away from its lanes before they were ever sent.
+    pub moved: u64,
 }
 
 /// See the module's doc.
@@ -589,6 +591,11 @@ impl Table {
         self.endpoints[place].cost()
     }
 
+    /// A batch was moved away from it.
+    pub(crate) fn moved_away(&mut self, place: usize) {
+        self.endpoints[place].moved += 1;
+    }
+
     /// Everything that is known of a broker.
     pub(crate) fn record(&self, now: Time, place: usize, reachable: bool) -> Record {
         let endpoint = &self.endpoints[place];
@@ -615,6 +622,7 @@ impl Table {
             oldest: endpoint.age,
             failures: endpoint.failures,
             ejections: endpoint.ejections,
+            moved: endpoint.moved,
         }
     }
 }
