@@ -35,10 +35,8 @@ struct Record {
 pub fn run(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let pool = Pool::new(MEMORY, 256 << 10).expect("address space");
-    if let Ok((records, sealed)) = fill(&mut input, &pool) {
-        if let Some(sealed) = sealed {
-            check(&mut input, &records, &sealed);
-        }
+    if let Ok((records, Some(sealed))) = fill(&mut input, &pool) {
+        check(&mut input, &records, &sealed);
     }
     assert_eq!(pool.in_use(), 0, "memory is left");
 }

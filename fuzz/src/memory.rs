@@ -54,7 +54,7 @@ fn size(input: &mut Unstructured<'_>) -> Result<usize> {
 
 fn time(input: &mut Unstructured<'_>) -> Result<u64> {
     let at: u8 = input.arbitrary()?;
-    Ok(if at % 2 == 0 {
+    Ok(if at.is_multiple_of(2) {
         u64::MAX
     } else {
         u64::from(at % 20)
