@@ -70,10 +70,15 @@ fn dead_letters_prints_what_became_of_the_record() {
         broker.faults().next_batch("topic", 0, refused);
     });
     let args = [&*server.bootstrap(), "topic", "topic-dead", "hello"];
-    assert_eq!(
-        output("dead_letters", &args),
-        "not written: the broker refused it (sent once)\n1 dead letters in topic-dead\n"
+    // How long it took is said too.
+    let told = output("dead_letters", &args);
+    let (why, letters) = told.split_once('\n').expect("two lines");
+    assert!(
+        why.starts_with("not written: the broker refused it (sent once)")
+            && why.contains("broker 1 answered INVALID_RECORD (87)"),
+        "{told}"
     );
+    assert_eq!(letters, "1 dead letters in topic-dead\n");
     assert_eq!(
         output("dead_letters", &args),
         "acknowledged\n0 dead letters in topic-dead\n"
