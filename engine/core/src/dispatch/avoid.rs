@@ -32,7 +32,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
         place * per_broker..(place + 1) * per_broker
     }
 
-    /// Whether a connection failed just now and waits to be made again.
+    /// Whether a connection is there or can be made now: not after a failure, while it waits to be made
+    /// again.
     fn is_reachable(&self, connection: usize) -> bool {
         !matches!(self.connections[connection].state, State::Resting)
     }
