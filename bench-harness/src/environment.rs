@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::placement;
 
 /// The surroundings of a run. `None` where the system does not tell.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(
     missing_docs,
     reason = "the names are the documentation of the JSON document"
@@ -19,13 +19,13 @@ use crate::placement;
 pub struct Environment {
     pub host: Option<String>,
     pub kernel: Option<String>,
-    pub arch: &'static str,
+    pub arch: String,
     pub cpu_model: Option<String>,
     pub cpus: usize,
     /// CPUs the process was allowed to use when it started.
     pub affinity: Vec<usize>,
-    pub rustc: Option<&'static str>,
-    pub build: &'static str,
+    pub rustc: Option<String>,
+    pub build: String,
     pub governor: Option<String>,
     pub transparent_hugepages: Option<String>,
     pub congestion_control: Option<String>,
@@ -45,7 +45,7 @@ impl Environment {
         Self {
             host: read("/proc/sys/kernel/hostname"),
             kernel: read("/proc/sys/kernel/osrelease"),
-            arch: std::env::consts::ARCH,
+            arch: std::env::consts::ARCH.into(),
             cpu_model: cpus.lines().find_map(|line| {
                 let (name, value) = line.split_once(':')?;
                 (name.trim() == "model name").then(|| value.trim().to_owned())
@@ -56,12 +56,13 @@ impl Environment {
                 .count()
                 .max(1),
             affinity: affinity.to_vec(),
-            rustc: option_env!("RINGPOST_BENCH_RUSTC"),
+            rustc: option_env!("RINGPOST_BENCH_RUSTC").map(Into::into),
             build: if cfg!(debug_assertions) {
                 "debug"
             } else {
                 "release"
-            },
+            }
+            .into(),
             governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             transparent_hugepages: read("/sys/kernel/mm/transparent_hugepage/enabled")
                 .map(|text| chosen(&text).to_owned()),

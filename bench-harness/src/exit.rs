@@ -13,21 +13,23 @@ pub enum Exit {
     Unsettled,
     /// 2: the command, a flag or a scenario is wrong; nothing was measured.
     Config,
+    /// 3: a threshold is not met.
+    Gate,
     /// 4: no broker, no connection, or a broker that does not do its part.
     Connection,
     /// 5: the results could not be written.
     Output,
 }
 
-/// What `--help` says about exit codes. 3 is for gates that fail.
+/// What `--help` says about exit codes.
 pub const HELP: &str = "\
 Exit codes:
   0  good: all records settled, none lost, duplicated, reordered or corrupt
   1  measured, but some record did not end as it should
   2  a flag or a scenario is wrong; nothing was measured
+  3  a threshold is not met
   4  no broker, no connection, or a broker that refuses to do its part
-  5  the results could not be written
-(3 is kept for thresholds that are not met.)";
+  5  the results could not be written";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -35,6 +37,7 @@ impl From<Exit> for ExitCode {
             Exit::Good => 0,
             Exit::Unsettled => 1,
             Exit::Config => 2,
+            Exit::Gate => 3,
             Exit::Connection => 4,
             Exit::Output => 5,
         })

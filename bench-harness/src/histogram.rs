@@ -1,7 +1,7 @@
 //! Histograms: latencies in nanoseconds, rates in records per second.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::number::{float, milli};
 
@@ -58,7 +58,7 @@ impl Sparse {
 }
 
 /// A latency distribution in µs, as results give it.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names are the percentiles")]
 pub struct Latency {
     pub p50: f64,

@@ -38,6 +38,16 @@ impl Interrupt {
             .clone()
     }
 
+    /// From now on the end of stdin asks too: whoever started this process is gone.
+    pub fn when_stdin_ends(&self) {
+        let interrupt = self.clone();
+        std::thread::spawn(move || {
+            // An error is an end as well.
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            interrupt.ask();
+        });
+    }
+
     /// Was it asked for?
     pub fn asked(&self) -> bool {
         self.inner.asked.load(Ordering::Acquire)

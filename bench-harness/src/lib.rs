@@ -6,12 +6,13 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | the command line and the scenario file become a checked plan | [`cli`], [`scenario`], [`setting`], [`plan`], [`units`], [`nearest`] |
+//! | the command line and the scenario file become a checked plan | [`cli`], [`command`], [`scenario`], [`setting`], [`plan`], [`units`], [`nearest`] |
 //! | client and broker get their CPUs, the broker starts | [`placement`], [`embedded_broker`], [`broker`] |
 //! | payloads, keys and intended times are made | [`corpus`], [`keyring`], [`arrival`], [`random`] |
 //! | threads send, acks are counted and timed | [`sender`], [`client`], [`run`], [`tally`], [`stamp`], [`clock`] |
 //! | the window opens, is sampled, closes; what is left drains; the broker's log is compared | [`measure`], [`usage`], [`allocations`], [`progress`], [`interrupt`] |
-//! | results | [`report`], [`histogram`], [`environment`], [`exit`] |
+//! | results are written, and read again | [`report`], [`recorded`], [`histogram`], [`environment`], [`exit`] |
+//! | commands of many runs start each as a process of its own | [`trial`] |
 //!
 //! What keeps the figures honest: payloads are prebuilt; an open loop counts from the intended time
 //! and never sleeps through its debt; only what is acked inside the window counts; the client's CPU
@@ -27,6 +28,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod command;
 pub mod corpus;
 pub mod embedded_broker;
 pub mod environment;
@@ -42,6 +44,7 @@ pub mod placement;
 pub mod plan;
 pub mod progress;
 pub mod random;
+pub mod recorded;
 pub mod report;
 pub mod run;
 pub mod scenario;
@@ -49,5 +52,6 @@ pub mod sender;
 pub mod setting;
 pub mod stamp;
 pub mod tally;
+pub mod trial;
 pub mod units;
 pub mod usage;

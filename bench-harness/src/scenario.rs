@@ -277,11 +277,9 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
 pub fn to_toml(plan: &Plan) -> String {
     let mut out = String::new();
     for setting in SETTINGS {
-        if setting.name == "duration" && plan.duration == crate::setting::DURATION_MAX {
-            continue; // implied by `records`
-        }
         if let Some(value) = (setting.show)(plan)
             && usable(plan, setting)
+            && !implied(plan, setting)
         {
             out.push_str(&entry(setting, &value));
         }
@@ -293,6 +291,25 @@ pub fn to_toml(plan: &Plan) -> String {
         }
     }
     out
+}
+
+/// The plan as flags of `run` that give the same plan again, without where results go.
+pub fn to_flags(plan: &Plan) -> Vec<String> {
+    let shown = SETTINGS
+        .iter()
+        .filter(|setting| !["out", "format", "set"].contains(&setting.name))
+        .filter(|setting| usable(plan, setting) && !implied(plan, setting))
+        .filter_map(|setting| Some(format!("--{}={}", setting.flag(), (setting.show)(plan)?)));
+    let set = plan
+        .set
+        .iter()
+        .map(|(key, value)| format!("--set={key}={value}"));
+    shown.chain(set).collect()
+}
+
+/// Whether another setting says this one already.
+fn implied(plan: &Plan, setting: &Setting) -> bool {
+    setting.name == "duration" && plan.duration == crate::setting::DURATION_MAX // by `records`
 }
 
 /// Whether naming the setting is allowed in this plan.
@@ -415,6 +432,13 @@ mod tests {
             "acks = 0\nbrokers = 'a:1,b:2'\nduration = '3s'\nrecords = 5",
         ] {
             let plan = draft(text).expect(text);
+            let mut by_flags = Draft::default();
+            for flag in to_flags(&plan) {
+                let (name, value) = flag.split_once('=').expect("a value");
+                by_flags.flag(name.trim_start_matches('-'), value);
+            }
+            let by_flags = by_flags.finish().expect("the same flags");
+            assert_eq!(to_toml(&by_flags), to_toml(&plan));
             let again =
                 draft(&to_toml(&plan)).unwrap_or_else(|f| panic!("{f}\n{}", to_toml(&plan)));
             assert_eq!(format!("{plan:?}").replace("idempotent: None", ""), {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::rfc3339;
@@ -23,11 +23,11 @@ use crate::setting::SETTINGS;
 pub const SCHEMA: &str = "ringpost-bench/run/1";
 
 /// The document.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "bench.md's names; what needs words has them")]
 pub struct Document {
-    pub schema: &'static str,
-    pub version: &'static str,
+    pub schema: String,
+    pub version: String,
     /// When the window opened, UTC.
     pub started: String,
     pub command: Vec<String>,
@@ -97,7 +97,7 @@ pub struct Document {
 }
 
 /// Records per second over 10 ms intervals.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names are the percentiles")]
 pub struct Throughput {
     pub p1: u64,
@@ -108,7 +108,7 @@ pub struct Throughput {
 }
 
 /// Latencies in µs.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct LatencyUs {
     /// Intended send time → ack; `null` when acks are not seen one by one (`delivery=forget`).
     pub response: Option<Latency>,
@@ -119,7 +119,7 @@ pub struct LatencyUs {
 }
 
 /// A record's journey, in µs.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "from, to")]
 pub struct StagesUs {
     pub append_to_seal: Option<Latency>,
@@ -128,7 +128,7 @@ pub struct StagesUs {
 }
 
 /// What the broker's log says; over the whole run.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "bench.md's names")]
 pub struct Verified {
     pub records: u64,
@@ -139,7 +139,7 @@ pub struct Verified {
 }
 
 /// The whole run: warm-up, window and drain.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "as above, without the window")]
 pub struct Totals {
     /// Records the client took.
@@ -153,15 +153,26 @@ pub struct Totals {
 }
 
 /// A reason, and how many records had it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Failures {
     pub why: String,
     pub records: u64,
 }
 
+/// `run.json`: the document, and the series per interval.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunJson {
+    /// The figures.
+    #[serde(flatten)]
+    pub document: Document,
+    /// The series; only the file has it.
+    #[serde(default)]
+    pub intervals: Vec<IntervalFigures>,
+}
+
 /// One interval, as `run.json` has it.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "as above, for an interval")]
 pub struct IntervalFigures {
     /// From the window's start.
@@ -186,8 +197,8 @@ pub fn document(measured: &Measured) -> Document {
     };
     let counters = &window.counters;
     Document {
-        schema: SCHEMA,
-        version: env!("CARGO_PKG_VERSION"),
+        schema: SCHEMA.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
         started: rfc3339(measured.started),
         command: command(),
         engine: measured.plan.engine.to_string(),

@@ -17,22 +17,13 @@ use std::path::Path;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
-use serde::Serialize;
 
 use crate::histogram::{Latency, Sparse, latencies, rates};
 use crate::measure::{Interval, Measured};
 use crate::placement;
-use crate::report::document::{Document, IntervalFigures, document, intervals};
+use crate::report::document::{Document, RunJson, document, intervals};
 use crate::report::text::text;
 use crate::scenario::to_toml;
-
-/// `run.json`.
-#[derive(Serialize)]
-struct RunJson {
-    #[serde(flatten)]
-    document: Document,
-    intervals: Vec<IntervalFigures>,
-}
 
 /// Makes sure, before anything is measured, that the folder can be written.
 pub fn prepare(folder: &Path) -> io::Result<()> {
@@ -187,7 +178,7 @@ fn readme(document: &Document, report: &str) -> String {
         document.placement.reason,
         told(&environment.commit),
         environment.build,
-        environment.rustc.unwrap_or("rustc not known"),
+        environment.rustc.as_deref().unwrap_or("rustc not known"),
         document.command.join(" "),
     )
 }

@@ -303,7 +303,7 @@ fn surroundings(measured: &Measured, figures: &Document) -> String {
         environment
             .steal_percent
             .map_or("?".into(), |steal| format!("{steal:.1} %")),
-        environment.rustc.unwrap_or("rustc ?"),
+        environment.rustc.as_deref().unwrap_or("rustc ?"),
         measured
             .environment
             .commit

@@ -1,79 +1,20 @@
-//! The program as people and scripts use it: real processes, real sockets on 127.0.0.1.
+//! `run`, `broker` and `init`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Output};
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ringpost_bench::recorded::Recorded;
 use serde_json::Value;
 
-fn bench(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-bench"));
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    bench(arguments).output().expect("the program runs")
-}
-
-/// The one document on stdout.
-fn document(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        panic!("not one JSON document: {error}\nstdout: {out}\nstderr: {err}")
-    })
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn code(output: &Output) -> Option<i32> {
-    output.status.code()
-}
-
-fn number(document: &Value, path: &str) -> f64 {
-    document
-        .pointer(path)
-        .and_then(Value::as_f64)
-        .unwrap_or_else(|| panic!("{path} is not a number in {document:#}"))
-}
-
-/// A folder of this test alone, removed at its end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("ringpost-bench-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-const SHORT: [&str; 6] = ["--engine", "null", "--duration", "1s", "--warmup", "200ms"];
+use crate::support::{Folder, SHORT, bench, code, document, number, run, text};
 
 #[test]
 fn a_run_prints_one_document_with_every_field() {
@@ -266,6 +207,16 @@ fn a_results_folder_holds_the_run_and_its_histograms() {
     assert!(file("throughput.hlog").contains("HIST"));
     assert!(file("README.md").contains("--engine null"));
     assert!(file("summary.md").contains("CPU µs/record"));
+
+    let read = Recorded::open(Path::new(&out)).expect("a results folder");
+    assert_eq!(read.name, "result");
+    assert_eq!(read.response.total.len(), read.document.acked_records);
+    assert_eq!(read.series.len(), intervals.len());
+    assert_eq!(
+        serde_json::to_value(&read.document).expect("JSON"),
+        printed,
+        "nothing is lost by reading it"
+    );
 
     // The scenario as resolved repeats the run.
     let scenario = Path::new(&out).join("scenario.toml").display().to_string();

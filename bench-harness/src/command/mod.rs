@@ -1,0 +1,35 @@
+//! The commands of `ringpost-bench`: what each takes, and what it calls. What they do lies in modules
+//! of its own; a file here only reads flags and prints.
+
+use clap::{ArgMatches, Command};
+
+use crate::exit::{Exit, Failure};
+
+pub mod broker;
+pub mod init;
+pub mod run;
+
+/// A command.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its name and flags.
+    pub command: fn() -> Command,
+    /// What it does with them.
+    pub run: fn(&ArgMatches) -> Result<Exit, Failure>,
+}
+
+/// All of them, in the order `--help` lists them.
+pub const COMMANDS: &[Entry] = &[
+    Entry {
+        command: run::command,
+        run: run::run,
+    },
+    Entry {
+        command: broker::command,
+        run: broker::run,
+    },
+    Entry {
+        command: init::command,
+        run: init::run,
+    },
+];

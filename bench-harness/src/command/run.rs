@@ -1,0 +1,118 @@
+//! `run`: one measured run. Its flags come from the table of settings, so they are its names.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::exit::{Exit, Failure, HELP};
+use crate::interrupt::Interrupt;
+use crate::measure::measure;
+use crate::plan::{Format, Plan};
+use crate::report::{document, folder, text};
+use crate::scenario::Draft;
+use crate::setting::SETTINGS;
+
+const EXAMPLES: &str = "\
+Examples:
+  ringpost-bench run
+      The defaults: 100 B records to an embedded broker, as fast as it goes, 12 s in all.
+  ringpost-bench run --brokers 127.0.0.1:9092 --topic t --rate 100k --linger 5ms
+      An open loop of 100,000 records/s against a real broker.
+  ringpost-bench run --engine null
+      The limit that broker and harness set; a client near it was not measured.
+  ringpost-bench run scenario.toml --duration 60s --out results/mine --format json
+      A scenario, with another duration; a results folder, and JSON on stdout.";
+
+/// Its flags.
+pub fn command() -> Command {
+    let defaults = Plan::default();
+    let mut command = Command::new("run")
+        .about("One measured run: warm-up, measured window, drain, verdict")
+        .args_override_self(true) // the last one counts, as scripts expect
+        .after_help(format!("{EXAMPLES}\n\n{HELP}"))
+        .arg(
+            Arg::new("scenario")
+                .value_name("SCENARIO")
+                .value_parser(value_parser!(PathBuf))
+                .help("A scenario file (`init` writes one); flags override what it says"),
+        )
+        .arg(
+            Arg::new("attended")
+                .long("attended")
+                .action(ArgAction::SetTrue)
+                .hide(true) // how other commands start a run
+                .help("End early when stdin ends"),
+        );
+    for setting in SETTINGS {
+        let default = (setting.show)(&defaults).map(|value| format!(" [default: {value}]"));
+        let mut arg = Arg::new(setting.name)
+            .long(setting.flag())
+            .value_name(setting.value_name)
+            .allow_hyphen_values(true)
+            .help(format!(
+                "{}; takes {}{}",
+                setting.help,
+                setting.expected,
+                default.unwrap_or_default()
+            ));
+        if setting.name.contains('_') {
+            arg = arg.alias(setting.name);
+        }
+        if setting.name == "set" {
+            arg = arg.action(ArgAction::Append);
+        }
+        command = command.arg(arg);
+    }
+    command
+}
+
+/// Measures and tells.
+pub fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
+    let mut draft = Draft::default();
+    if let Some(path) = matches.get_one::<PathBuf>("scenario") {
+        draft.read_file(path);
+    }
+    for setting in SETTINGS {
+        for value in matches
+            .get_many::<String>(setting.name)
+            .into_iter()
+            .flatten()
+        {
+            draft.flag(&setting.flag(), value);
+        }
+    }
+    let plan = draft
+        .finish()
+        .map_err(|faults| Failure::config(faults.to_string()))?;
+    if let Some(folder) = &plan.out {
+        let refused = |error| Failure::output(format!("--out: {}: {error}", folder.display()));
+        folder::prepare(folder).map_err(refused)?;
+    }
+    let interrupt = Interrupt::install();
+    if matches.get_flag("attended") {
+        interrupt.when_stdin_ends();
+    }
+    let measured = measure(plan, &interrupt)?;
+    match measured.plan.format {
+        Format::Text => println!("{}", text::text(&measured)),
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&document::document(&measured))
+                .map_err(|error| Failure::output(format!("the document: {error}")))?;
+            println!("{json}");
+        }
+    }
+    if let Some(folder) = &measured.plan.out {
+        let refused = |error| Failure::output(format!("--out: {}: {error}", folder.display()));
+        folder::write(folder, &measured).map_err(refused)?;
+        eprintln!("Results are in {}", folder.display());
+    }
+    if let Some(failure) = &measured.failure {
+        eprintln!("{failure}");
+        return Ok(failure.exit);
+    }
+    Ok(if measured.is_good() {
+        Exit::Good
+    } else {
+        Exit::Unsettled
+    })
+}

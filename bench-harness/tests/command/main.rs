@@ -1,0 +1,5 @@
+//! The program as people and scripts use it: real processes, real sockets on 127.0.0.1. A file a
+//! command.
+
+mod run;
+mod support;
