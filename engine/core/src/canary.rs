@@ -30,6 +30,8 @@ pub enum Canary {
     BudgetLeak,
     /// "Stored before" is reported as offset 0.
     DuplicateAtZero,
+    /// Records with a key move to another partition when their broker is dead.
+    KeyedRebound,
 }
 
 #[cfg(feature = "canaries")]

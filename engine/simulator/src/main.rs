@@ -148,12 +148,14 @@ fn tell(first: u64, sum: &Sum, took: Duration, violations: u32) {
          virtual time {hours:.2} h\n\
          events       {} in {:.1} s: {rate:.0} a second on one core\n\
          faults       {}\n\
+         moved        {} batches to other partitions\n\
          records      {}: {} acknowledged, {} sent without, {} not written, {} unknown\n\
          violations   {violations}",
         sum.seeds,
         sum.events,
         took.as_secs_f64(),
         sum.strikes,
+        sum.moved,
         sum.counts.records,
         sum.counts.acked,
         sum.counts.sent,

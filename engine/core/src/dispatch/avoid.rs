@@ -12,6 +12,7 @@ use ringpost_codec::kafka::ErrorCode;
 
 use crate::batch_in_flight::Batch;
 use crate::buffer::Memory;
+use crate::canary::{Canary, planted};
 use crate::connection::State;
 use crate::health::{Gate, Glimpse, Record, Routes, Says, Standing, Turn, View, choose};
 use crate::id::{BrokerId, LaneId};
@@ -400,7 +401,11 @@ impl<M: Memory, T> Dispatcher<M, T> {
             return queue.remove(place);
         }
         // It may say that there is none while others are there: those that may not move.
-        let take = supply.take_free(from);
+        let take = if planted(Canary::KeyedRebound) {
+            supply.take(from)
+        } else {
+            supply.take_free(from)
+        };
         self.sealed(now, from, take, supply)
     }
 

@@ -11,7 +11,7 @@ use super::session;
 pub const SEEDS: u64 = 200;
 
 /// All that can be planted.
-pub const ALL: [Canary; 11] = [
+pub const ALL: [Canary; 12] = [
     Canary::ReleasedAtExpiry,
     Canary::EpochBumpWithoutDrain,
     Canary::SequenceStateDropped,
@@ -23,6 +23,7 @@ pub const ALL: [Canary; 11] = [
     Canary::WakeLost,
     Canary::BudgetLeak,
     Canary::DuplicateAtZero,
+    Canary::KeyedRebound,
 ];
 
 /// How a bug was found.

@@ -3,7 +3,7 @@
 //! The checks, numbered as in any proof of a producer: 1 every acknowledged record lies at the offset
 //! it was reported at; 2 the logs hold nothing that was not sent; 3 nothing that was reported as not
 //! written; 4 nothing twice; 5 in the order of sending; 6 nothing is missing but what was reported;
-//! 7 bytes, topic and partition are those that were sent; 9 every record has exactly one outcome.
+//! 7 bytes and topic are those that were sent, and the partition too of a record that is bound to one; 9 every record has exactly one outcome.
 //! (8 is about transactions, 10 about progress: see [`super::run`].)
 
 use ringpost_codec::compress::decompress;
@@ -19,8 +19,8 @@ use super::places::Ticket;
 pub enum Fate {
     /// Nothing yet.
     Pending,
-    /// Stored, at this offset if it was told.
-    Acked(Option<i64>),
+    /// Stored in a lane's partition, at this offset if it was told.
+    Acked(u32, Option<i64>),
     /// Handed to the kernel, with `acks=0`.
     Sent,
     /// Certainly not stored.
@@ -38,6 +38,8 @@ pub struct LaneHistory {
     pub partition: i32,
     /// By number.
     pub fates: Vec<Fate>,
+    /// By number: whether it must go to this partition.
+    pub bound: Vec<bool>,
 }
 
 /// How records ended.
@@ -92,6 +94,7 @@ impl History {
     pub fn invoked(&mut self, payload: &Payload) {
         let lane = &mut self.lanes[payload.lane as usize];
         lane.fates.push(Fate::Pending);
+        lane.bound.push(payload.partition.is_some());
         self.pending += 1;
     }
 
@@ -101,16 +104,25 @@ impl History {
         self.pending
     }
 
-    /// A batch has its verdict.
+    /// A batch has its verdict, in this lane.
     ///
     /// # Errors
-    /// When one of its records had one already.
-    pub fn settled(&mut self, ticket: Ticket, verdict: &Verdict) -> Result<(), String> {
+    /// When one of its records had one already, or belongs to another partition than this lane's.
+    pub fn settled(&mut self, ticket: Ticket, at: u32, verdict: &Verdict) -> Result<(), String> {
+        let (home, end) = (&self.lanes[ticket.lane as usize], &self.lanes[at as usize]);
+        if home.topic != end.topic {
+            return Err(format!(
+                "check 7: records of lane {} ended in lane {at}, which is another topic's",
+                ticket.lane
+            ));
+        }
         let lane = &mut self.lanes[ticket.lane as usize];
         for (place, number) in (0i64..).zip(ticket.first..ticket.first + ticket.count) {
             let index = usize::try_from(number).unwrap_or(usize::MAX);
             let fate = match verdict {
-                Verdict::Acked { base_offset, .. } => Fate::Acked(base_offset.map(|b| b + place)),
+                Verdict::Acked { base_offset, .. } => {
+                    Fate::Acked(at, base_offset.map(|base| base + place))
+                }
                 Verdict::Sent => Fate::Sent,
                 Verdict::NotWritten(_) => Fate::NotWritten,
                 Verdict::Unknown(_) => Fate::Unknown,
@@ -129,6 +141,13 @@ impl History {
             }
             *known = fate;
             self.pending -= 1;
+            if at != ticket.lane && lane.bound[index] {
+                return Err(format!(
+                    "check 7: record {number} of lane {}, which must go to that partition, ended in \
+                     lane {at} as {fate:?}",
+                    ticket.lane
+                ));
+            }
         }
         Ok(())
     }
@@ -141,7 +160,7 @@ impl History {
             counts.records += 1;
             match fate {
                 Fate::Pending => {}
-                Fate::Acked(_) => counts.acked += 1,
+                Fate::Acked(..) => counts.acked += 1,
                 Fate::Sent => counts.sent += 1,
                 Fate::NotWritten => counts.not_written += 1,
                 Fate::Unknown => counts.unknown += 1,
@@ -151,11 +170,17 @@ impl History {
     }
 
     /// Compares with the logs. `log` gives the committed batches of a lane's partition, one behind
-    /// the other. `once`: with idempotence.
+    /// the other. `once`: with idempotence. `moved`: batches went to other lanes than they were
+    /// appended to, so that only those records have an order that must go to their partition.
     ///
     /// # Errors
     /// The first check that fails, in words.
-    pub fn check(&self, once: bool, log: impl Fn(u32, i32) -> Vec<u8>) -> Result<(), String> {
+    pub fn check(
+        &self,
+        once: bool,
+        moved: bool,
+        log: impl Fn(u32, i32) -> Vec<u8>,
+    ) -> Result<(), String> {
         // Where each record was found first, by lane and number.
         let mut found: Vec<Vec<Option<(u32, i64)>>> = Vec::new();
         for lane in &self.lanes {
@@ -196,13 +221,13 @@ impl History {
                     }
                     // A later copy is as good as the first for where it was reported.
                     let acked = self.lanes[from as usize].fates[index];
-                    if acked == Fate::Acked(Some(offset)) {
+                    if acked == Fate::Acked(here, Some(offset)) {
                         *place = Some((here, offset));
                     }
                 } else {
                     *place = Some((here, offset));
                 }
-                if once {
+                if once && (!moved || payload.partition.is_some()) {
                     let before = last.insert(from, payload.number);
                     if before.is_some_and(|before| before > payload.number) {
                         return Err(format!(
@@ -227,8 +252,11 @@ impl History {
                 };
                 match (fate, place) {
                     (Fate::Pending, _) => return what("check 9"),
-                    (Fate::Acked(_), None) => return what("check 1"),
-                    (Fate::Acked(Some(offset)), Some((_, at))) if offset != at => {
+                    (Fate::Acked(..), None) => return what("check 1"),
+                    (Fate::Acked(lane, _), Some((at, _))) if lane != at => {
+                        return what("check 1");
+                    }
+                    (Fate::Acked(_, Some(offset)), Some((_, at))) if offset != at => {
                         return what("check 1");
                     }
                     (Fate::NotWritten, Some(_)) => return what("check 3"),

@@ -31,6 +31,8 @@ struct Open {
     batch: OpenBatch<TokenBuffer>,
     ticket: Ticket,
     opened: Time,
+    /// All its records may go to any partition.
+    free: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,7 @@ struct Cut {
     batch: CutBatch<TokenBuffer>,
     ticket: Ticket,
     opened: Time,
+    free: bool,
 }
 
 /// One lane.
@@ -113,8 +116,8 @@ impl Places {
         LaneId(id)
     }
 
-    /// Appends a record, as the engine's lane does: `given` is memory that was waited for, used if
-    /// it is needed.
+    /// Appends a record, as the engine's lane does. `bound`: it must go to the lane's partition. `given`
+    /// is memory that was waited for, used if it is needed.
     ///
     /// # Errors
     /// [`Full`], and the record is not appended.
@@ -123,6 +126,7 @@ impl Places {
         now: Time,
         id: LaneId,
         number: u64,
+        bound: bool,
         value: &[u8],
         mut given: Option<TokenBuffer>,
     ) -> Result<(), Full> {
@@ -142,6 +146,7 @@ impl Places {
                     count: 0,
                 },
                 opened: now,
+                free: true,
             });
             let size = open.batch.measure(&fields);
             match open.batch.fit(&size, self.batch_bytes) {
@@ -164,6 +169,7 @@ impl Places {
                 Fit::Fits => {
                     open.batch.append(&fields, &size);
                     open.ticket.count += 1;
+                    open.free &= !bound;
                     place.bytes += size.total;
                     if open.batch.wire_len() >= self.batch_bytes {
                         place.cut_open();
@@ -206,7 +212,22 @@ impl Place {
                 batch: open.batch.cut(),
                 ticket: open.ticket,
                 opened: open.opened,
+                free: open.free,
             });
+        }
+    }
+
+    fn give(&mut self, cut: Cut) -> Take<TokenBuffer, Ticket> {
+        self.bytes -= cut.batch.body_len;
+        if self.bytes == 0 {
+            self.hurry = false;
+        }
+        Take::Batch {
+            cut: cut.batch,
+            ticket: cut.ticket,
+            opened: cut.opened,
+            free: cut.free,
+            more: self.backlog(),
         }
     }
 
@@ -243,19 +264,24 @@ impl Supply for Places {
         if place.cut.is_empty() {
             place.cut_open();
         }
-        let Some(cut) = place.cut.pop_front() else {
-            return Take::Empty;
-        };
-        place.bytes -= cut.batch.body_len;
-        if place.bytes == 0 {
-            place.hurry = false;
+        match place.cut.pop_front() {
+            Some(cut) => place.give(cut),
+            None => Take::Empty,
         }
-        Take::Batch {
-            cut: cut.batch,
-            ticket: cut.ticket,
-            opened: cut.opened,
-            more: place.backlog(),
-            free: false,
+    }
+
+    fn take_free(&mut self, lane: LaneId) -> Take<TokenBuffer, Ticket> {
+        if self.is_busy() {
+            return Take::Busy;
+        }
+        let place = &mut self.places[lane.index()];
+        if !place.cut.iter().any(|cut| cut.free) && place.open.as_ref().is_some_and(|o| o.free) {
+            place.cut_open();
+        }
+        let oldest = place.cut.iter().position(|cut| cut.free);
+        match oldest.and_then(|oldest| place.cut.remove(oldest)) {
+            Some(cut) => place.give(cut),
+            None => Take::Empty,
         }
     }
 

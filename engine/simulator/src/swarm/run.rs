@@ -123,6 +123,8 @@ pub struct Report {
     pub counts: Counts,
     /// Faults that struck.
     pub strikes: u64,
+    /// Batches that went to another lane than they were appended to.
+    pub moved: u64,
 }
 
 /// A run.
@@ -296,6 +298,7 @@ impl Run {
             time: self.now.since(START),
             counts: self.history.counts(),
             strikes: self.strikes,
+            moved: self.moved(),
         })
     }
 
@@ -464,7 +467,15 @@ impl Run {
             if count != u64::from(settled.records) {
                 self.is_wrong("a batch came back with another number of records");
             }
-            if let Err(wrong) = self.history.settled(settled.ticket, &settled.verdict) {
+            let places = &self.shards[number].places.places;
+            let (home, end) = (&places[settled.home.index()], &places[settled.lane.index()]);
+            let (home, end) = (home.number, end.number);
+            if home != lane {
+                self.is_wrong(format!(
+                    "a batch of lane {lane} came back as one of lane {home}"
+                ));
+            }
+            if let Err(wrong) = self.history.settled(settled.ticket, end, &settled.verdict) {
                 self.is_wrong(wrong);
             }
         }
@@ -560,6 +571,7 @@ impl Run {
                     topic: u32::try_from(number).expect("few topics"),
                     partition,
                     fates: Vec::new(),
+                    bound: Vec::new(),
                 });
             }
         }
@@ -608,7 +620,7 @@ impl Run {
         let mut value = std::mem::take(&mut self.value);
         payload.write(len, &mut value);
         let places = &mut self.shards[at.shard].places;
-        let done = places.append(self.now, at.id, payload.number, &value, given);
+        let done = places.append(self.now, at.id, payload.number, bound, &value, given);
         self.value = value;
         match done {
             Ok(()) => self.history.invoked(&payload),
@@ -769,7 +781,7 @@ impl Run {
             let history = &self.history;
             left.retain(|lane| {
                 let last = history.lanes[*lane as usize].fates.last();
-                !matches!(last, Some(Fate::Acked(_) | Fate::Sent))
+                !matches!(last, Some(Fate::Acked(..) | Fate::Sent))
             });
             if !left.is_empty() && self.now > until {
                 tell!(self, "{:#?}", self.shards);
@@ -837,8 +849,9 @@ impl Run {
     fn compare(&mut self) -> Result<(), String> {
         let topics = &self.topics;
         let broker = &self.broker;
+        let moved = self.moved();
         self.history
-            .check(self.knobs.idempotent, |topic, partition| {
+            .check(self.knobs.idempotent, moved > 0, |topic, partition| {
                 broker.log(&topics[topic as usize], partition)
             })?;
         let report = self.broker.report();
@@ -861,6 +874,11 @@ impl Run {
             ));
         }
         Ok(())
+    }
+
+    fn moved(&self) -> u64 {
+        let shards = self.shards.iter();
+        shards.map(|shard| shard.dispatcher.counters().moved).sum()
     }
 
     pub(super) fn now_ms(&self) -> i64 {

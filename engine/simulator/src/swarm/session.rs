@@ -71,6 +71,8 @@ pub struct Sum {
     pub events: u64,
     /// Faults that struck, in one run of each seed.
     pub strikes: u64,
+    /// Batches that went to another lane, in one run of each seed.
+    pub moved: u64,
     /// Pretend time, of one run of each seed.
     pub time: Duration,
     /// How records ended, in one run of each seed.
@@ -83,6 +85,7 @@ impl Sum {
         self.seeds += 1;
         self.events += 2 * report.events;
         self.strikes += report.strikes;
+        self.moved += report.moved;
         self.time += report.time;
         let (sum, one) = (&mut self.counts, &report.counts);
         sum.records += one.records;
