@@ -12,6 +12,7 @@
 //! | threads send, acks are counted and timed | [`sender`], [`client`], [`run`], [`tally`], [`stamp`], [`clock`] |
 //! | the window opens, is sampled, closes; what is left drains; the broker's log is compared | [`measure`], [`usage`], [`allocations`], [`progress`], [`interrupt`] |
 //! | results are written, and read again | [`report`], [`recorded`], [`histogram`], [`environment`], [`exit`] |
+//! | what a result must keep | [`threshold`] |
 //! | commands of many runs start each as a process of its own | [`trial`] |
 //!
 //! What keeps the figures honest: payloads are prebuilt; an open loop counts from the intended time
@@ -52,6 +53,7 @@ pub mod sender;
 pub mod setting;
 pub mod stamp;
 pub mod tally;
+pub mod threshold;
 pub mod trial;
 pub mod units;
 pub mod usage;
