@@ -55,6 +55,11 @@ impl Sparse {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The occupied buckets: the highest value of each, and how many were recorded in it.
+    pub fn buckets(&self) -> &[(u64, u64)] {
+        &self.0
+    }
 }
 
 /// A latency distribution in µs, as results give it.

@@ -10,7 +10,7 @@ use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use crate::exit::Failure;
-use crate::histogram::{latencies, rates};
+use crate::histogram::{Sparse, latencies, rates};
 use crate::report::document::{Document, IntervalFigures, RunJson, SCHEMA};
 
 /// A run that was kept.
@@ -35,6 +35,8 @@ pub struct Recorded {
 /// An interval log: a histogram an interval.
 #[derive(Clone, Debug)]
 pub struct Log {
+    /// When the window opened, since 1970, to the millisecond; `None` in a log that does not say.
+    pub started: Option<Duration>,
     /// The log's intervals, in the order of the file; those without a value are not in it.
     pub intervals: Vec<LogInterval>,
     /// All of them added.
@@ -48,8 +50,8 @@ pub struct LogInterval {
     pub start: Duration,
     /// How long.
     pub length: Duration,
-    /// What was recorded in it.
-    pub histogram: Histogram<u64>,
+    /// What was recorded in it. Sparse: dense, those of a ten-minute run would fill 300 MB.
+    pub histogram: Sparse,
 }
 
 impl Recorded {
@@ -111,13 +113,19 @@ impl Log {
 
     /// The log in `text`.
     pub fn parse(text: &[u8], empty: Histogram<u64>) -> Result<Self, String> {
+        let mut started = None;
         let mut intervals = Vec::new();
         let mut total = empty;
         let mut reader = Deserializer::new();
         for entry in IntervalLogIterator::new(text) {
             let entry = entry.map_err(|error| format!("not an interval log: {error:?}"))?;
-            let LogEntry::Interval(line) = entry else {
-                continue;
+            let line = match entry {
+                LogEntry::Interval(line) => line,
+                LogEntry::StartTime(time) => {
+                    started = Some(time);
+                    continue;
+                }
+                LogEntry::BaseTime(_) => continue,
             };
             let start = line.start_timestamp();
             let broken = |what: String| {
@@ -140,9 +148,13 @@ impl Log {
             intervals.push(LogInterval {
                 start,
                 length: line.duration(),
-                histogram,
+                histogram: Sparse::of(&histogram),
             });
         }
-        Ok(Self { intervals, total })
+        Ok(Self {
+            started,
+            intervals,
+            total,
+        })
     }
 }

@@ -212,6 +212,12 @@ fn a_results_folder_holds_the_run_and_its_histograms() {
     assert_eq!(read.name, "result");
     assert_eq!(read.response.total.len(), read.document.acked_records);
     assert_eq!(read.series.len(), intervals.len());
+    let by_interval: u64 = (read.response.intervals.iter())
+        .flat_map(|interval| interval.histogram.buckets())
+        .map(|(_, count)| count)
+        .sum();
+    assert_eq!(by_interval, read.document.acked_records);
+    assert!(read.response.started.is_some());
     assert_eq!(
         serde_json::to_value(&read.document).expect("JSON"),
         printed,
