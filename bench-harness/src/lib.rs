@@ -14,6 +14,7 @@
 //! | results are written, and read again | [`report`], [`recorded`], [`histogram`], [`environment`], [`exit`] |
 //! | what a result must keep | [`threshold`] |
 //! | commands of many runs start each as a process of its own | [`trial`] |
+//! | a matrix of runs, and where its results lie | [`sweep`] |
 //!
 //! What keeps the figures honest: payloads are prebuilt; an open loop counts from the intended time
 //! and never sleeps through its debt; only what is acked inside the window counts; the client's CPU
@@ -52,6 +53,7 @@ pub mod scenario;
 pub mod sender;
 pub mod setting;
 pub mod stamp;
+pub mod sweep;
 pub mod tally;
 pub mod threshold;
 pub mod trial;
