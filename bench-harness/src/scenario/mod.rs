@@ -5,7 +5,6 @@
 //! says file, line and key. Flags override the file.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
@@ -14,54 +13,14 @@ use crate::client::null::UNUSED;
 use crate::client::ringpost::check_setting;
 use crate::nearest::hint;
 use crate::plan::{Acks, Arrival, Brokers, Engine, Plan, Rate, RecordSource};
-use crate::setting::{SETTINGS, Setting, find};
+use crate::setting::{SETTINGS, find};
 use crate::units::show_bytes;
 
-/// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A line of a scenario file.
-    Line(String, usize),
-    /// A flag.
-    Flag,
-}
+mod fault;
+mod resolved;
 
-/// One thing that is wrong with a scenario or the flags.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Where it was said.
-    pub origin: Origin,
-    /// The key, as spelled there; empty when the file as a whole is meant.
-    pub key: String,
-    /// What is wrong and what was expected.
-    pub what: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.origin {
-            Origin::Line(file, line) => write!(f, "{file}:{line}: ")?,
-            Origin::Flag => f.write_str("--")?,
-        }
-        match self.key.as_str() {
-            "" => f.write_str(&self.what),
-            key => write!(f, "{key}: {}", self.what),
-        }
-    }
-}
-
-/// All that is wrong, in order. Its text has a fault a line.
-#[derive(Clone, Debug, Default)]
-pub struct Faults(pub Vec<Fault>);
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for fault in &self.0 {
-            writeln!(f, "{fault}")?;
-        }
-        Ok(())
-    }
-}
+pub use fault::{Fault, Faults, Origin};
+pub use resolved::{entry, to_flags, to_toml};
 
 /// A plan in the making: values so far, where each came from, and what is wrong so far.
 #[derive(Debug, Default)]
@@ -271,64 +230,6 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
         DeValue::Boolean(truth) => Some(truth.to_string()),
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     }
-}
-
-/// The plan as a scenario that gives the same plan again.
-pub fn to_toml(plan: &Plan) -> String {
-    let mut out = String::new();
-    for setting in SETTINGS {
-        if let Some(value) = (setting.show)(plan)
-            && usable(plan, setting)
-            && !implied(plan, setting)
-        {
-            out.push_str(&entry(setting, &value));
-        }
-    }
-    if !plan.set.is_empty() {
-        out.push_str("\n[set]\n");
-        for (key, value) in &plan.set {
-            out.push_str(&format!("{} = {}\n", toml_text(key), toml_text(value)));
-        }
-    }
-    out
-}
-
-/// The plan as flags of `run` that give the same plan again, without where results go.
-pub fn to_flags(plan: &Plan) -> Vec<String> {
-    let shown = SETTINGS
-        .iter()
-        .filter(|setting| !["out", "format", "set"].contains(&setting.name))
-        .filter(|setting| usable(plan, setting) && !implied(plan, setting))
-        .filter_map(|setting| Some(format!("--{}={}", setting.flag(), (setting.show)(plan)?)));
-    let set = plan
-        .set
-        .iter()
-        .map(|(key, value)| format!("--set={key}={value}"));
-    shown.chain(set).collect()
-}
-
-/// Whether another setting says this one already.
-fn implied(plan: &Plan, setting: &Setting) -> bool {
-    setting.name == "duration" && plan.duration == crate::setting::DURATION_MAX // by `records`
-}
-
-/// Whether naming the setting is allowed in this plan.
-fn usable(plan: &Plan, setting: &Setting) -> bool {
-    plan.engine != Engine::Null || !UNUSED.contains(&setting.name) || setting.name == "memory"
-}
-
-/// `key = value` with the quotes TOML wants.
-pub fn entry(setting: &Setting, value: &str) -> String {
-    let value = if setting.bare {
-        value.to_owned()
-    } else {
-        toml_text(value)
-    };
-    format!("{} = {value}\n", setting.name)
-}
-
-fn toml_text(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
 }
 
 #[cfg(test)]

@@ -1,0 +1,63 @@
+//! A plan as the scenario or the flags that give it again.
+
+use crate::client::null::UNUSED;
+use crate::plan::{Engine, Plan};
+use crate::setting::{SETTINGS, Setting};
+
+/// The plan as a scenario that gives the same plan again.
+pub fn to_toml(plan: &Plan) -> String {
+    let mut out = String::new();
+    for setting in SETTINGS {
+        if let Some(value) = (setting.show)(plan)
+            && usable(plan, setting)
+            && !implied(plan, setting)
+        {
+            out.push_str(&entry(setting, &value));
+        }
+    }
+    if !plan.set.is_empty() {
+        out.push_str("\n[set]\n");
+        for (key, value) in &plan.set {
+            out.push_str(&format!("{} = {}\n", toml_text(key), toml_text(value)));
+        }
+    }
+    out
+}
+
+/// The plan as flags of `run` that give the same plan again, without where results go.
+pub fn to_flags(plan: &Plan) -> Vec<String> {
+    let shown = SETTINGS
+        .iter()
+        .filter(|setting| !["out", "format", "set"].contains(&setting.name))
+        .filter(|setting| usable(plan, setting) && !implied(plan, setting))
+        .filter_map(|setting| Some(format!("--{}={}", setting.flag(), (setting.show)(plan)?)));
+    let set = plan
+        .set
+        .iter()
+        .map(|(key, value)| format!("--set={key}={value}"));
+    shown.chain(set).collect()
+}
+
+/// Whether another setting says this one already.
+fn implied(plan: &Plan, setting: &Setting) -> bool {
+    setting.name == "duration" && plan.duration == crate::setting::DURATION_MAX // by `records`
+}
+
+/// Whether naming the setting is allowed in this plan.
+fn usable(plan: &Plan, setting: &Setting) -> bool {
+    plan.engine != Engine::Null || !UNUSED.contains(&setting.name) || setting.name == "memory"
+}
+
+/// `key = value` with the quotes TOML wants.
+pub fn entry(setting: &Setting, value: &str) -> String {
+    let value = if setting.bare {
+        value.to_owned()
+    } else {
+        toml_text(value)
+    };
+    format!("{} = {value}\n", setting.name)
+}
+
+fn toml_text(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
