@@ -862,6 +862,14 @@ impl Lane {
         }
     }
 
+    /// Its shard is gone: nobody serves it any more, and what the shard took with it holds nothing back.
+    /// Returns how it stood before, and how many wakers of those who waited for room panicked.
+    pub(crate) fn forsake(&self) -> (View, u64) {
+        let before = self.view.swap(View::NOBODY.to_bits(), Ordering::Relaxed);
+        let panics = self.release_held_back(usize::MAX);
+        (View::from_bits(before), panics)
+    }
+
     /// The shard found out where the lane's records go.
     pub(crate) fn set_connection(&self, connection: Option<usize>) {
         let coded = connection.and_then(|connection| u32::try_from(connection + 1).ok());

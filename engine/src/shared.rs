@@ -21,7 +21,7 @@ use ringpost_core::partition::Partitioner;
 use ringpost_core::seal::{Plain, seal};
 use ringpost_memory::{Pool, SegmentMut};
 
-use crate::avoidance::Avoidance;
+use crate::avoidance::{Avoidance, is_troubled};
 use crate::bulkhead::{Bulkhead, OnLaneUnavailable};
 use crate::completions::CompletionQueue;
 use crate::config::PartitionFn;
@@ -517,11 +517,15 @@ impl Shared {
         Ok(appended)
     }
 
-    /// Ends a lane whose shard is gone.
+    /// Ends a lane whose shard is gone. Records that may go anywhere go elsewhere from now on.
     fn bury_lane(&self, lane: &Lane) {
         for (cut, ticket) in lane.bury() {
             self.bury(lane, cut, ticket);
         }
+        let (before, panics) = lane.forsake();
+        self.count_panics(panics);
+        let avoidance = &self.routing.avoidance;
+        avoidance.count_troubled(u64::from(is_troubled(before)), 1);
     }
 
     /// Ends a batch that never left its lane.
@@ -625,6 +629,8 @@ mod tests {
     /// A topic that is found when the shard of its partitions is gone.
     #[test]
     fn a_dead_shards_new_lanes_take_nothing() {
+        use ringpost_core::health::{Routes, View};
+
         let driver = EpollDriver::new().expect("epoll");
         let shared = Producer::builder()
             .shared(Inbox::new(driver.waker()), vec![driver.waker()])
@@ -653,5 +659,7 @@ mod tests {
         );
         assert!(matches!(refused, Err(Refused::Closed)));
         assert_eq!(shared.flush().pending(), 0);
+        assert_eq!(lanes[0].view(), View::NOBODY);
+        assert!(!shared.routing.avoidance.routes(&lanes).is_calm());
     }
 }

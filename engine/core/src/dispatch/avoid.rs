@@ -67,7 +67,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
     pub fn view_of(&self, now: Time, lane: LaneId) -> View {
         let lane = self.lanes.get(lane.index()).and_then(Option::as_ref);
         let Some((lane, connection)) = lane.and_then(|lane| Some((lane, lane.connection?))) else {
-            return View::new(Standing::NoLeader, 100, u16::MAX, 0);
+            return View::NOBODY;
         };
         let place = self.place_of(connection);
         let tag = self.brokers[place].id.map_or(u16::MAX, BrokerId::tag);

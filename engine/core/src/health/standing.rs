@@ -35,6 +35,9 @@ impl View {
     /// What is assumed of a lane until its shard has said something.
     pub const UNTOLD: Self = Self::new(Standing::Good, 100, u16::MAX, 0);
 
+    /// Of a lane that nobody leads, or nobody serves.
+    pub const NOBODY: Self = Self::new(Standing::NoLeader, 100, u16::MAX, 0);
+
     /// `weight` in percent: less than 100 while a broker comes back. `broker` tells endpoints apart.
     /// `cost` is how long a record is expected to take, in microseconds.
     #[must_use]
