@@ -7,6 +7,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -59,6 +60,8 @@ pub struct Options {
     pub nodes: u16,
     /// Largest batch taken.
     pub batch_bytes_max: u64,
+    /// What every request takes besides its work, one after the other per connection; whole ms.
+    pub delay: Duration,
     /// CPUs it is bound to.
     pub cpus: Vec<usize>,
     /// Whether it is told what to do over stdin.
@@ -130,8 +133,13 @@ fn start(options: &Options) -> Result<Server, Failure> {
         broker,
         ..ServerConfig::default()
     };
-    Server::start(config)
-        .map_err(|error| Failure::connection(format!("cannot listen on {listen}: {error}")))
+    let server = Server::start(config)
+        .map_err(|error| Failure::connection(format!("cannot listen on {listen}: {error}")))?;
+    let delay_ms = i64::try_from(options.delay.as_millis()).unwrap_or(i64::MAX);
+    for node in 1..=options.nodes {
+        server.slow_node(node.into(), delay_ms); // 0 is as fast as it goes
+    }
+    Ok(server)
 }
 
 fn address(text: &str) -> Result<SocketAddr, Failure> {

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use crate::broker::BrokerReport;
 use crate::placement;
 use crate::plan::Plan;
+use crate::units::show_duration;
 
 /// A running child. Dropping it ends it.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ impl EmbeddedBroker {
             .args(["broker", "--control", "--listen", "127.0.0.1:0"])
             .args(["--mode", if plan.verify { "verify" } else { "ack" }])
             .args(["--partitions", &plan.partitions.to_string()])
+            .args(["--delay", &show_duration(plan.broker_delay)])
             .args([
                 "--batch-max",
                 &format!("{}B", plan.batch.max(1 << 20) + 1024),

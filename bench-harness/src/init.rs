@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::exit::{Exit, Failure};
 use crate::plan::{Plan, RecordSource};
 use crate::scenario::entry;
-use crate::setting::SETTINGS;
+use crate::setting::{SETTINGS, TABLES};
 
 /// Characters of a comment line.
 const WIDTH: usize = 96;
@@ -54,7 +54,10 @@ pub fn scenario() -> String {
         "duration",
         "warmup",
     ];
-    for setting in SETTINGS.iter().filter(|setting| setting.name != "set") {
+    for setting in SETTINGS
+        .iter()
+        .filter(|setting| !TABLES.contains(&setting.name))
+    {
         out.push('\n');
         for line in wrapped(&format!(
             "{}. Expected: {}.",
@@ -130,7 +133,10 @@ mod tests {
             .collect();
         let plan = read(&uncommented);
         assert_eq!(plan.records, Some(100_000));
-        for setting in SETTINGS.iter().filter(|setting| setting.name != "set") {
+        for setting in SETTINGS
+            .iter()
+            .filter(|setting| !TABLES.contains(&setting.name))
+        {
             let key = format!("\n{} = ", setting.name);
             assert!(uncommented.contains(&key), "{}", setting.name);
         }

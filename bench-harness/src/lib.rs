@@ -8,6 +8,7 @@
 //! |---|---|
 //! | the command line and the scenario file become a checked plan | [`cli`], [`command`], [`scenario`], [`setting`], [`plan`], [`units`], [`nearest`] |
 //! | client and broker get their CPUs, the broker starts | [`placement`], [`embedded_broker`], [`broker`] |
+//! | a rate that is a share of the peak: a run that finds the peak | [`closed_loop`] |
 //! | payloads, keys and intended times are made | [`corpus`], [`keyring`], [`arrival`], [`random`] |
 //! | threads send, acks are counted and timed | [`sender`], [`client`], [`run`], [`tally`], [`stamp`], [`clock`] |
 //! | the window opens, is sampled, closes; what is left drains; the broker's log is compared | [`measure`], [`usage`], [`allocations`], [`progress`], [`interrupt`] |
@@ -30,6 +31,7 @@ pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod closed_loop;
 pub mod command;
 pub mod corpus;
 pub mod embedded_broker;

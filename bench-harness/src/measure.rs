@@ -21,6 +21,7 @@ use crate::client::null::Null;
 use crate::client::ringpost::Ringpost;
 use crate::client::{Client, Counters, Facts, Stages};
 use crate::clock::{Clock, wall};
+use crate::closed_loop;
 use crate::corpus::Corpus;
 use crate::embedded_broker::EmbeddedBroker;
 use crate::environment::Environment;
@@ -30,7 +31,7 @@ use crate::interrupt::Interrupt;
 use crate::keyring::Keyring;
 use crate::number::{float, whole};
 use crate::placement::{self, Placement};
-use crate::plan::{Brokers, Engine, Plan, RecordSource};
+use crate::plan::{Brokers, Engine, Plan, Rate, RecordSource};
 use crate::progress::Progress;
 use crate::run::Run;
 use crate::sender::Phase;
@@ -198,7 +199,11 @@ struct Edge {
 }
 
 /// Runs `plan`.
-pub fn measure(plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failure> {
+pub fn measure(mut plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failure> {
+    // Before anything is placed or started: the run that finds the peak is to have it all.
+    if matches!(plan.rate, Rate::OfPeak(_)) && plan.peak.is_none() {
+        plan.peak = Some(closed_loop::records_per_s(&plan, interrupt)?);
+    }
     let allowed = placement::allowed();
     let embedded = plan.brokers == Brokers::Embedded;
     let placement = Placement::choose(&allowed, embedded);

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::number::{float, whole};
+use crate::threshold::Threshold;
 use crate::units::{show_bytes, show_count, show_duration};
 
 /// Where the records go.
@@ -63,6 +65,9 @@ pub enum Rate {
     Max,
     /// This many, whatever the answers do: an open loop.
     PerSecond(u64),
+    /// This many percent of what a closed loop manages, which a run before the run finds out: an
+    /// open loop.
+    OfPeak(u64),
 }
 
 /// How intended times are spaced at a rate.
@@ -108,6 +113,7 @@ pub struct Plan {
     pub brokers: Brokers,
     pub topic: String,
     pub partitions: u32,
+    pub broker_delay: Duration,
     pub engine: Engine,
     pub driver: String,
     pub wait: String,
@@ -131,8 +137,12 @@ pub struct Plan {
     pub verify: bool,
     /// Engine settings by name, in the order given.
     pub set: Vec<(String, String)>,
+    /// What the result must keep, in the order given.
+    pub gate: Vec<Threshold>,
     pub format: Format,
     pub out: Option<PathBuf>,
+    /// Records a second of the closed loop before the run, once it is known; no setting.
+    pub peak: Option<f64>,
 }
 
 impl Default for Plan {
@@ -141,6 +151,7 @@ impl Default for Plan {
             brokers: Brokers::Embedded,
             topic: "ringpost-bench".into(),
             partitions: 6,
+            broker_delay: Duration::ZERO,
             engine: Engine::Ringpost,
             driver: "auto".into(),
             wait: "park".into(),
@@ -162,8 +173,10 @@ impl Default for Plan {
             records: None,
             verify: true,
             set: Vec::new(),
+            gate: Vec::new(),
             format: Format::Text,
             out: None,
+            peak: None,
         }
     }
 }
@@ -177,6 +190,17 @@ impl Plan {
     /// Whether intended times come from a schedule (and not from the answers).
     pub fn open_loop(&self) -> bool {
         self.rate != Rate::Max
+    }
+
+    /// Records a second of an open loop; `None` for a closed one, and while the peak is not known.
+    pub fn records_per_s(&self) -> Option<u64> {
+        match self.rate {
+            Rate::Max => None,
+            Rate::PerSecond(records) => Some(records),
+            Rate::OfPeak(percent) => self
+                .peak
+                .map(|peak| whole(peak * float(percent) / 100.0).max(1)),
+        }
     }
 }
 
@@ -232,6 +256,7 @@ impl fmt::Display for Rate {
         match self {
             Rate::Max => f.write_str("max"),
             Rate::PerSecond(records) => records.fmt(f),
+            Rate::OfPeak(percent) => write!(f, "{percent}%peak"),
         }
     }
 }
@@ -288,7 +313,10 @@ impl fmt::Display for Plan {
         )?;
         match self.rate {
             Rate::Max => f.write_str("as fast as it goes")?,
-            Rate::PerSecond(rate) => write!(f, "{} records/s {}", show_count(rate), self.arrival)?,
+            rate @ (Rate::PerSecond(_) | Rate::OfPeak(_)) => match self.records_per_s() {
+                Some(records) => write!(f, "{} records/s {}", show_count(records), self.arrival)?,
+                None => write!(f, "{rate} {}", self.arrival)?,
+            },
         }
         write!(
             f,

@@ -19,7 +19,6 @@ use crate::arrival::Schedule;
 use crate::client::{Payload, Refused, Sink};
 use crate::exit::Failure;
 use crate::number::{count, index};
-use crate::plan::Rate;
 use crate::run::Run;
 use crate::stamp::Stamp;
 
@@ -77,16 +76,14 @@ impl Phase {
 
     /// The intended times of one sender, if the run has a rate.
     pub fn schedule(&self, run: &Run, sender: usize) -> Option<Schedule> {
-        match run.plan.rate {
-            Rate::Max => None,
-            Rate::PerSecond(rate) => Some(Schedule::new(
-                run.plan.arrival,
-                rate,
-                sender,
-                run.plan.producers,
-                self.start_ns,
-            )),
-        }
+        let rate = run.plan.records_per_s()?;
+        Some(Schedule::new(
+            run.plan.arrival,
+            rate,
+            sender,
+            run.plan.producers,
+            self.start_ns,
+        ))
     }
 }
 

@@ -12,6 +12,7 @@ use ringpost_codec::compress::Compression;
 use crate::plan::{
     Acks, Arrival, Brokers, Delivery, Engine, Format, Keys, Plan, Rate, RecordSource,
 };
+use crate::threshold::{self, Threshold};
 use crate::units::{
     COUNT_EXPECTED, DURATION_EXPECTED, SIZE_EXPECTED, bytes, count, duration, show_bytes,
     show_duration,
@@ -25,6 +26,11 @@ const PRODUCERS_MAX: u64 = 1024;
 const KEYS_MAX: u64 = 10_000_000;
 /// Largest record: Kafka's own limit on a request leaves no room for more.
 const RECORD_SIZE_MAX: u64 = 1 << 30;
+
+/// Settings that are tables in a scenario, and flags that may be given several times.
+pub const TABLES: [&str; 2] = ["set", "gate"];
+/// Slowest embedded broker: clients give up on a request after 30 s.
+const BROKER_DELAY_MAX: Duration = Duration::from_secs(20);
 
 /// One setting.
 #[derive(Debug)]
@@ -146,6 +152,21 @@ pub static SETTINGS: &[Setting] = &[
         },
         show: |plan| Some(plan.partitions.to_string()),
         bare: true,
+    },
+    Setting {
+        name: "broker_delay",
+        value_name: "TIME",
+        help: "How long the embedded broker takes for every request besides its work, one request \
+               of a connection after the other: a slow broker",
+        expected: "a duration in whole ms up to 20s, like 20ms",
+        read: |plan, text| {
+            let delay = plain(duration(text))?;
+            let whole_ms = delay.subsec_nanos().is_multiple_of(1_000_000);
+            plan.broker_delay = plain((whole_ms && delay <= BROKER_DELAY_MAX).then_some(delay))?;
+            Ok(())
+        },
+        show: |plan| Some(show_duration(plan.broker_delay)),
+        bare: false,
     },
     Setting {
         name: "engine",
@@ -315,12 +336,15 @@ pub static SETTINGS: &[Setting] = &[
         name: "rate",
         value_name: "RATE",
         help: "Records a second over all producers: `max` sends as fast as records are taken; a \
-               number is an open loop that keeps its times whatever the answers do",
-        expected: "`max` or a number of records a second, like 100k or 2.5M",
+               number is an open loop that keeps its times whatever the answers do; a share of the \
+               peak is one too, after a short run at `max` has found the peak",
+        expected: "`max`, a number of records a second like 100k or 2.5M, or a share of the peak \
+                   like 50%peak",
         read: |plan, text| {
-            plan.rate = match text {
-                "max" => Rate::Max,
-                _ => Rate::PerSecond(in_range(count(text), 1, 100_000_000)?),
+            plan.rate = match (text, text.strip_suffix("%peak")) {
+                ("max", _) => Rate::Max,
+                (_, Some(percent)) => Rate::OfPeak(in_range(percent.parse().ok(), 1, 1_000)?),
+                (_, None) => Rate::PerSecond(in_range(count(text), 1, 100_000_000)?),
             };
             Ok(())
         },
@@ -448,6 +472,21 @@ pub static SETTINGS: &[Setting] = &[
         bare: false,
     },
     Setting {
+        name: "gate",
+        value_name: "THRESHOLD",
+        help: "What the result must keep, as often as needed; in a scenario a list: [gate] \
+               thresholds = [\"p99.9 < 2ms\"]. `run` tells whether it does, `gate` ends with 3 if not",
+        expected: threshold::EXPECTED,
+        read: |plan, text| {
+            let threshold = Threshold::parse(text)?;
+            plan.gate.retain(|known| !threshold.replaces(known));
+            plan.gate.push(threshold);
+            Ok(())
+        },
+        show: |_| None,
+        bare: false,
+    },
+    Setting {
         name: "format",
         value_name: "FORMAT",
         help: "What stdout gets: a report for people, or exactly one JSON document",
@@ -548,6 +587,9 @@ mod tests {
         for (name, bad, said) in [
             ("record-size", "100", "neither a size nor a file"),
             ("rate", "fast", "100k or 2.5M"),
+            ("rate", "0%peak", "not between 1 and 1000"),
+            ("broker-delay", "500us", "whole ms"),
+            ("gate", "p98 < 1ms", "did you mean `p90`"),
             ("duration", "10", "like 500us or 10s"),
             ("partitions", "0", "not between 1 and 10000"),
             ("acks", "2", "`0`, `1` or `all`"),

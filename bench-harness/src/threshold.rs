@@ -351,6 +351,19 @@ impl Threshold {
         })
     }
 
+    /// Whether an earlier threshold has no more to say once there is this one: both bound the same
+    /// figure from the same side.
+    pub fn replaces(&self, earlier: &Threshold) -> bool {
+        let side = |threshold: &Threshold| match threshold.relation {
+            Relation::Under | Relation::AtMost => 0,
+            Relation::Over | Relation::AtLeast => 1,
+            Relation::Exactly => 2,
+        };
+        self.figure.name == earlier.figure.name
+            && self.vs_baseline == earlier.vs_baseline
+            && side(self) == side(earlier)
+    }
+
     /// Judges a result, with another one as its baseline if there is one.
     pub fn judge(&self, result: &Document, baseline: Option<&Document>) -> Judged {
         let Some(value) = (self.figure.of)(result) else {
@@ -382,6 +395,18 @@ impl Threshold {
             self.figure.show(value)
         }
     }
+}
+
+/// A line for each threshold: what was demanded, what was measured, whether it holds.
+pub fn told(thresholds: &[Threshold], result: &Document, baseline: Option<&Document>) -> String {
+    thresholds
+        .iter()
+        .map(|threshold| match threshold.judge(result, baseline) {
+            Judged::Holds(value) => format!("holds  {threshold}: {}\n", threshold.show(value)),
+            Judged::Fails(value) => format!("FAILS  {threshold}: {}\n", threshold.show(value)),
+            Judged::Unknown(why) => format!("?      {threshold}: {why}\n"),
+        })
+        .collect()
 }
 
 /// From 0 to 0 nothing has changed; from 0 to anything else it has without bound.
@@ -467,6 +492,18 @@ mod tests {
             let error = Threshold::parse(text).expect_err(text);
             assert!(error.contains(said), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_threshold_replaces_one_of_the_same_side() {
+        let replaces = |new, old| {
+            let [new, old] = [new, old].map(|text| Threshold::parse(text).expect(text));
+            new.replaces(&old)
+        };
+        assert!(replaces("p99 < 5ms", "p99 <= 2ms"));
+        assert!(!replaces("p99 > 5ms", "p99 < 2ms"));
+        assert!(!replaces("p99 < 5ms", "service p99 < 2ms"));
+        assert!(!replaces("vs_baseline p99 < 5%", "p99 < 2ms"));
     }
 
     #[test]

@@ -78,6 +78,12 @@ pub fn command() -> Command {
             .value_parser(value_parser!(u16).range(1..=64)),
         )
         .arg(arg("batch-max", "SIZE", "1MiB", "Largest batch taken"))
+        .arg(arg(
+            "delay",
+            "TIME",
+            "0ms",
+            "What every request takes besides its work, one of a connection after the other",
+        ))
         .arg(
             Arg::new("cpus")
                 .long("cpus")
@@ -103,6 +109,7 @@ fn options(matches: &ArgMatches) -> Result<Options, Failure> {
     let text = |name| matches.get_one::<String>(name).cloned().unwrap_or_default();
     let batch_max = text("batch-max");
     let cpus = text("cpus");
+    let delay = text("delay");
     Ok(Options {
         listen: text("listen"),
         verify: text("mode") == "verify",
@@ -116,6 +123,13 @@ fn options(matches: &ArgMatches) -> Result<Options, Failure> {
                 units::SIZE_EXPECTED
             ))
         })?,
+        delay: units::duration(&delay)
+            .filter(|delay| delay.subsec_nanos().is_multiple_of(1_000_000))
+            .ok_or_else(|| {
+                Failure::config(format!(
+                    "--delay: `{delay}`; expected a duration in whole ms, like 20ms"
+                ))
+            })?,
         cpus: match cpus.as_str() {
             "" => Vec::new(),
             cpus => placement::parse(cpus).ok_or_else(|| {

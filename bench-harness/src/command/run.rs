@@ -8,9 +8,10 @@ use crate::exit::{Exit, Failure, HELP};
 use crate::interrupt::Interrupt;
 use crate::measure::measure;
 use crate::plan::{Format, Plan};
-use crate::report::{document, folder, text};
+use crate::report::{document, folder, lock, text};
 use crate::scenario::Draft;
-use crate::setting::SETTINGS;
+use crate::setting::{SETTINGS, TABLES};
+use crate::threshold;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,7 +59,7 @@ pub fn command() -> Command {
         if setting.name.contains('_') {
             arg = arg.alias(setting.name);
         }
-        if setting.name == "set" {
+        if TABLES.contains(&setting.name) {
             arg = arg.action(ArgAction::Append);
         }
         command = command.arg(arg);
@@ -84,10 +85,15 @@ pub fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let plan = draft
         .finish()
         .map_err(|faults| Failure::config(faults.to_string()))?;
-    if let Some(folder) = &plan.out {
-        let refused = |error| Failure::output(format!("--out: {}: {error}", folder.display()));
-        folder::prepare(folder).map_err(refused)?;
-    }
+    // Held until the end.
+    let _lock = match &plan.out {
+        Some(folder) => {
+            let refused = |error| Failure::output(format!("--out: {}: {error}", folder.display()));
+            folder::prepare(folder).map_err(refused)?;
+            Some(lock::lock(folder).map_err(refused)?)
+        }
+        None => None,
+    };
     let interrupt = Interrupt::install();
     if matches.get_flag("attended") {
         interrupt.when_stdin_ends();
@@ -96,9 +102,11 @@ pub fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     match measured.plan.format {
         Format::Text => println!("{}", text::text(&measured)),
         Format::Json => {
-            let json = serde_json::to_string_pretty(&document::document(&measured))
+            let result = document::document(&measured);
+            let json = serde_json::to_string_pretty(&result)
                 .map_err(|error| Failure::output(format!("the document: {error}")))?;
             println!("{json}");
+            eprint!("{}", threshold::told(&measured.plan.gate, &result, None));
         }
     }
     if let Some(folder) = &measured.plan.out {

@@ -17,7 +17,7 @@ use crate::measure::{Interval, Measured};
 use crate::number::{float, micro, milli, ratio};
 use crate::placement::Placement;
 use crate::plan::Plan;
-use crate::setting::SETTINGS;
+use crate::setting::{SETTINGS, TABLES};
 
 /// The document's kind and version.
 pub const SCHEMA: &str = "ringpost-bench/run/1";
@@ -36,6 +36,12 @@ pub struct Document {
     pub driver_reason: String,
     /// Every setting as it was in the run.
     pub config: BTreeMap<String, Value>,
+    /// Records a second of the closed loop before the run, with a rate like `50%peak`.
+    #[serde(default)]
+    pub peak_records_per_s: Option<f64>,
+    /// The thresholds that the scenario sets.
+    #[serde(default)]
+    pub gate: Vec<String>,
     pub environment: Environment,
     pub placement: Placement,
     /// A line for each I/O thread of the client.
@@ -205,6 +211,8 @@ pub fn document(measured: &Measured) -> Document {
         driver: measured.facts.driver.clone(),
         driver_reason: measured.facts.driver_reason.clone(),
         config: config(&measured.plan),
+        peak_records_per_s: measured.plan.peak,
+        gate: measured.plan.gate.iter().map(ToString::to_string).collect(),
         environment: measured.environment.clone(),
         placement: measured.placement.clone(),
         shards: measured.facts.shards.clone(),
@@ -284,7 +292,7 @@ pub fn document(measured: &Measured) -> Document {
 fn config(plan: &Plan) -> BTreeMap<String, Value> {
     let mut config: BTreeMap<String, Value> = SETTINGS
         .iter()
-        .filter(|setting| setting.name != "set")
+        .filter(|setting| !TABLES.contains(&setting.name))
         .map(|setting| {
             let shown = (setting.show)(plan);
             let value = match (shown, setting.bare) {

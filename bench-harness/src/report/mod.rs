@@ -2,5 +2,6 @@
 
 pub mod document;
 pub mod folder;
+pub mod lock;
 pub mod picture;
 pub mod text;

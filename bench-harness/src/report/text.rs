@@ -12,6 +12,7 @@ use crate::plan::Engine;
 use crate::report::document::{Document, document};
 use crate::report::picture;
 use crate::setting::SETTINGS;
+use crate::threshold;
 use crate::units::{show_count, show_rate};
 
 /// The whole report.
@@ -32,6 +33,11 @@ pub fn text(measured: &Measured) -> String {
         "\nThroughput, over intervals of 10 ms\n{}",
         picture::throughput(&measured.rates)
     ));
+    if !measured.plan.gate.is_empty() {
+        let told = threshold::told(&measured.plan.gate, &figures, None);
+        let lines: Vec<_> = told.lines().map(|line| format!("  {line}\n")).collect();
+        out.push_str(&format!("\nThresholds\n{}", lines.concat()));
+    }
     out.push_str(&format!("\nSettings of this run\n{}\n", settings(measured)));
     out.push_str(&format!("\n{}", surroundings(measured, &figures)));
     out

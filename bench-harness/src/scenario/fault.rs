@@ -7,8 +7,21 @@ use std::fmt;
 pub enum Origin {
     /// A line of a scenario file.
     Line(String, usize),
+    /// A scenario file as a whole.
+    File(String),
     /// A flag.
     Flag,
+}
+
+impl Origin {
+    /// The line in its file; flags come after all of them.
+    pub(super) fn line(&self) -> usize {
+        match self {
+            Origin::File(_) => 0,
+            Origin::Line(_, line) => *line,
+            Origin::Flag => usize::MAX,
+        }
+    }
 }
 
 /// One thing that is wrong with a scenario or the flags.
@@ -26,6 +39,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
             Origin::Line(file, line) => write!(f, "{file}:{line}: ")?,
+            Origin::File(file) => write!(f, "{file}: ")?,
             Origin::Flag => f.write_str("--")?,
         }
         match self.key.as_str() {

@@ -1,12 +1,23 @@
 //! A scenario file and the flags beside it become a [`Plan`], or a list of *all* that is wrong.
 //!
-//! The file is TOML, one key for each [setting](crate::setting::SETTINGS), and a table `[set]` for
-//! settings of the engine. Unknown keys are refused and the nearest known one is named; every fault
-//! says file, line and key. Flags override the file.
+//! ```toml
+//! extends = "base.toml"                 # read first, from this file's folder; what is said here wins
+//! record_size = "1KiB"                  # one key for each setting
+//! [set]                                 # settings of the engine by their names
+//! gap = "1ms"
+//! [sweep]                               # settings that take several values: `sweep` runs them all
+//! compression = ["none", "lz4"]
+//! set.max_in_flight = [1, 5]
+//! [gate]                                # what a result must keep
+//! thresholds = ["p99.9 < 2ms"]
+//! ```
+//! Unknown keys are refused and the nearest known one is named; every fault says file, line and key.
+//! Flags override files, a file what it extends; `[set]` and `[gate]` add up, and replace by name.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::client::null::UNUSED;
@@ -14,61 +25,123 @@ use crate::client::ringpost::check_setting;
 use crate::nearest::hint;
 use crate::plan::{Acks, Arrival, Brokers, Engine, Plan, Rate, RecordSource};
 use crate::setting::{SETTINGS, find};
+use crate::threshold;
 use crate::units::show_bytes;
 
+mod axis;
 mod fault;
 mod resolved;
 
+pub use axis::Axis;
 pub use fault::{Fault, Faults, Origin};
 pub use resolved::{entry, to_flags, to_toml};
 
+/// Keys of a scenario that are no settings.
+const STRUCTURE: [&str; 2] = ["extends", "sweep"];
+
 /// A plan in the making: values so far, where each came from, and what is wrong so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Draft {
     plan: Plan,
     origins: BTreeMap<&'static str, Origin>,
     /// Name, origin and value of what was given with `set`.
     engine_settings: Vec<(String, Origin, String)>,
+    /// What varies, and where it says so.
+    axes: Vec<Axis>,
     faults: Vec<Fault>,
 }
 
+/// A file that is being read: its name in faults, its text, and who extends it.
+struct Source<'a> {
+    name: &'a str,
+    text: &'a str,
+    /// From the file that was asked for down to this one.
+    chain: &'a [PathBuf],
+}
+
+impl Source<'_> {
+    fn origin(&self, at: usize) -> Origin {
+        let line = 1 + self.text[..at.min(self.text.len())].matches('\n').count();
+        Origin::Line(self.name.into(), line)
+    }
+}
+
 impl Draft {
-    /// Adds what the file at `path` says.
+    /// Adds what the file at `path`, and those it extends, say.
     pub fn read_file(&mut self, path: &Path) {
-        let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => self.read_text(&name, &text),
-            Err(error) => self.faults.push(Fault {
-                origin: Origin::Line(name, 0),
-                key: String::new(),
-                what: format!("cannot be read: {error}"),
-            }),
+        if let Err(error) = self.read_chain(path, &[]) {
+            let origin = Origin::File(path.display().to_string());
+            self.fault(origin, "", error);
         }
+    }
+
+    /// Reads a file that the last one in `chain` extends; the error is a sentence without its name.
+    fn read_chain(&mut self, path: &Path, chain: &[PathBuf]) -> Result<(), String> {
+        let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+        let whole = path.canonicalize().map_err(unreadable)?;
+        if chain.contains(&whole) {
+            return Err("extends itself, by way of the files in between".into());
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let chain = [chain, &[whole]].concat();
+        let name = path.display().to_string();
+        self.read_source(&Source {
+            name: &name,
+            text: &text,
+            chain: &chain,
+        });
+        Ok(())
     }
 
     /// Adds what `text`, called `name` in faults, says.
     pub fn read_text(&mut self, name: &str, text: &str) {
-        let line_of = |at: usize| 1 + text[..at.min(text.len())].matches('\n').count();
+        self.read_source(&Source {
+            name,
+            text,
+            chain: &[],
+        });
+    }
+
+    fn read_source(&mut self, source: &Source<'_>) {
         // Recoverable: a slip in one line does not hide the faults of the others.
-        let (table, errors) = DeTable::parse_recoverable(text);
+        let (table, errors) = DeTable::parse_recoverable(source.text);
+        // What it extends comes first, so that what is said here wins; its faults come first too.
+        let extends = table.get_ref().iter();
+        let extends = extends
+            .filter(|(key, _)| key.get_ref() == "extends")
+            .map(|(key, value)| {
+                let origin = source.origin(key.span().start);
+                (origin, self.extend(source, value.get_ref()))
+            })
+            .collect::<Vec<_>>();
+        let own = self.faults.len();
+        for (origin, extended) in extends {
+            if let Err(what) = extended {
+                self.fault(origin, "extends", what);
+            }
+        }
         for error in errors {
-            self.faults.push(Fault {
-                origin: Origin::Line(name.into(), line_of(error.span().map_or(0, |s| s.start))),
-                key: String::new(),
-                what: format!("not TOML: {}", error.message().replace('\n', ", ")),
-            });
+            let origin = source.origin(error.span().map_or(0, |span| span.start));
+            let what = format!("not TOML: {}", error.message().replace('\n', ", "));
+            self.fault(origin, "", what);
         }
         for (key, value) in table.get_ref() {
-            let origin = Origin::Line(name.into(), line_of(key.span().start));
+            let origin = source.origin(key.span().start);
             match (key.get_ref().as_ref(), value.get_ref()) {
+                ("extends", _) => {}
                 ("set", DeValue::Table(engine)) => {
                     for (key, value) in engine {
-                        let origin = Origin::Line(name.into(), line_of(key.span().start));
+                        let origin = source.origin(key.span().start);
                         match scalar(value.get_ref()) {
                             Some(value) => self.apply("set", &format!("{key}={value}"), origin),
                             None => self.fault(origin, &format!("set.{key}"), NOT_SCALAR.into()),
                         }
                     }
+                }
+                ("sweep", DeValue::Table(sweep)) => self.read_sweep(source, sweep),
+                ("gate", DeValue::Table(gate)) => self.read_gate(source, gate),
+                (key @ ("set" | "sweep" | "gate"), _) => {
+                    self.fault(origin, key, format!("expected a table: [{key}]"));
                 }
                 (key, value) => match scalar(value) {
                     Some(text) => self.apply(key, &text, origin),
@@ -77,20 +150,142 @@ impl Draft {
                 },
             }
         }
-        self.faults.sort_by_key(|fault| match &fault.origin {
-            Origin::Line(_, line) => *line,
-            Origin::Flag => usize::MAX,
-        });
+        self.faults[own..].sort_by_key(|fault| fault.origin.line());
+    }
+
+    /// Reads the file that `source` extends.
+    fn extend(&mut self, source: &Source<'_>, value: &DeValue<'_>) -> Result<(), String> {
+        let DeValue::String(file) = value else {
+            return Err("expected the name of a file, like \"base.toml\"".into());
+        };
+        let folder = Path::new(source.name).parent();
+        let path = folder.map_or_else(|| PathBuf::from(&**file), |folder| folder.join(&**file));
+        self.read_chain(&path, source.chain)
+            .map_err(|what| format!("{} {what}", path.display()))
+    }
+
+    /// `[sweep]`: a list of values for each setting.
+    fn read_sweep(&mut self, source: &Source<'_>, sweep: &DeTable<'_>) {
+        // In the file's order: it is the order of the names of cells.
+        let mut entries: Vec<_> = sweep.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in entries {
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("set", DeValue::Table(engine)) => {
+                    for (name, value) in engine {
+                        let origin = source.origin(name.span().start);
+                        self.read_axis(source, origin, "set", Some(name.get_ref()), value);
+                    }
+                }
+                (name, _) => {
+                    let origin = source.origin(key.span().start);
+                    self.read_axis(source, origin, name, None, value);
+                }
+            }
+        }
+    }
+
+    fn read_axis(
+        &mut self,
+        source: &Source<'_>,
+        origin: Origin,
+        name: &str,
+        engine_name: Option<&str>,
+        value: &Spanned<DeValue<'_>>,
+    ) {
+        let key = match engine_name {
+            Some(engine_name) => format!("sweep.{name}.{engine_name}"),
+            None => format!("sweep.{name}"),
+        };
+        let Some(setting) = find(name) else {
+            let hint = hint(&name.replace('-', "_"), axis::names());
+            return self.fault(origin, &key, format!("there is no such setting{hint}"));
+        };
+        if !axis::may_vary(setting, engine_name) {
+            let what = "this cannot vary from cell to cell of a sweep";
+            return self.fault(origin, &key, what.into());
+        }
+        let DeValue::Array(values) = value.get_ref() else {
+            let what = "expected a list of values, like [\"none\", \"lz4\"]";
+            return self.fault(origin, &key, what.into());
+        };
+        let mut axis = Axis::new(setting, engine_name, origin.clone());
+        for value in values {
+            let at = source.origin(value.span().start);
+            let added = scalar(value.get_ref())
+                .ok_or_else(|| NOT_SCALAR.to_owned())
+                .and_then(|text| axis.add(&text, at.clone()));
+            if let Err(what) = added {
+                self.fault(at, &key, what);
+            }
+        }
+        if values.is_empty() {
+            self.fault(origin, &key, "the list is empty: nothing to run".into());
+        }
+        // What is extended may vary the same setting: this list replaces that one.
+        self.axes.retain(|known| known.key() != axis.key());
+        self.axes.push(axis);
+    }
+
+    /// `[gate]`: thresholds.
+    fn read_gate(&mut self, source: &Source<'_>, gate: &DeTable<'_>) {
+        for (key, value) in gate {
+            let origin = source.origin(key.span().start);
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("thresholds", DeValue::Array(thresholds)) => {
+                    for threshold in thresholds {
+                        let origin = source.origin(threshold.span().start);
+                        match threshold.get_ref() {
+                            DeValue::String(text) => self.apply("gate", text, origin),
+                            _ => {
+                                let what = format!("expected {}", threshold::EXPECTED);
+                                self.fault(origin, "gate.thresholds", what);
+                            }
+                        }
+                    }
+                }
+                ("thresholds", _) => {
+                    let what = "expected a list of thresholds, like [\"p99.9 < 2ms\"]";
+                    self.fault(origin, "gate.thresholds", what.into());
+                }
+                (key, _) => {
+                    let what = format!("there is no such key{}", hint(key, ["thresholds"]));
+                    self.fault(origin, &format!("gate.{key}"), what);
+                }
+            }
+        }
     }
 
     /// Adds a flag.
     pub fn flag(&mut self, name: &str, text: &str) {
         self.apply(name, text, Origin::Flag);
+        // What varies in the file does not any more, but cells keep the names they have there.
+        let engine_name = text.split_once('=').map(|(key, _)| key);
+        for axis in &mut self.axes {
+            axis.pin(name, engine_name, text);
+        }
     }
 
-    /// The plan, if nothing is wrong with it.
+    /// What varies, taken out: what is left is the same for all cells.
+    pub fn take_axes(&mut self) -> Vec<Axis> {
+        std::mem::take(&mut self.axes)
+    }
+
+    /// Gives the setting of `axis` its value number `at`.
+    pub fn vary(&mut self, axis: &Axis, at: usize) {
+        if let Some((value, origin)) = axis.values().get(at) {
+            self.apply(axis.setting().name, &axis.written(value), origin.clone());
+        }
+    }
+
+    /// The plan of one run, if nothing is wrong with it.
     pub fn finish(mut self) -> Result<Plan, Faults> {
         self.check();
+        if let Some(axis) = self.axes.first() {
+            let (origin, key) = (axis.origin().clone(), format!("sweep.{}", axis.key()));
+            let what = "a run has one value for each setting; `ringpost-bench sweep` runs them all";
+            self.fault(origin, &key, what.into());
+        }
         if self.faults.is_empty() {
             Ok(self.plan)
         } else {
@@ -108,12 +303,20 @@ impl Draft {
                 .push((key.into(), origin.clone(), value.into()));
         }
         if let Err(what) = setting.apply(&mut self.plan, text) {
+            let name = match (name, &origin) {
+                ("gate", Origin::Line(..)) => "gate.thresholds",
+                (name, _) => name,
+            };
             self.fault(origin, name, what);
         }
     }
 
     fn unknown(&mut self, origin: Origin, key: &str) {
         let names = SETTINGS.iter().map(|setting| setting.name);
+        let names = names.chain(match origin {
+            Origin::Flag => [].iter().copied(),
+            Origin::Line(..) | Origin::File(_) => STRUCTURE.iter().copied(),
+        });
         let hint = hint(&key.replace('-', "_"), names);
         self.fault(origin, key, format!("there is no such key{hint}"));
     }
@@ -188,6 +391,10 @@ impl Draft {
                     clashes.push((single(key), "engine=null has nothing to set it on".into()));
                 }
             }
+        }
+        if !plan.broker_delay.is_zero() && plan.brokers != Brokers::Embedded {
+            let what = "only the embedded broker can be made slow";
+            clashes.push((&["broker_delay"], what.into()));
         }
         if !plan.verify && plan.brokers != Brokers::Embedded {
             let what = "only the embedded broker verifies what it gets, or does not";
@@ -266,7 +473,7 @@ mod tests {
             "s.toml:3: record_size: `100` is not allowed",
             "s.toml:5: acks: expected a string",
             "s.toml:6: linger: `5` is not allowed",
-            "s.toml:8: sweeep: there is no such key",
+            "s.toml:8: sweeep: there is no such key; did you mean `sweep`?",
         ] {
             assert!(faults.contains(said), "{said}\nnot in\n{faults}");
         }
@@ -309,10 +516,139 @@ mod tests {
                 "verify = false\nbrokers = 'a:1'",
                 "s.toml:1: verify: only the embedded",
             ),
+            (
+                "broker_delay = '1ms'\nbrokers = 'a:1'",
+                "s.toml:1: broker_delay: only the embedded",
+            ),
         ] {
             let faults = draft(text).expect_err(text).to_string();
             assert!(faults.contains(said), "{said}\nnot in\n{faults}");
         }
+    }
+
+    /// The plan of `main.toml` beside other files; the folder is left out of faults.
+    fn files(name: &str, files: &[(&str, &str)]) -> Result<Plan, String> {
+        let folder = format!("ringpost-scenario-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        std::fs::create_dir_all(folder.join("sub")).expect("a folder");
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).expect("written");
+        }
+        let mut draft = Draft::default();
+        draft.read_file(&folder.join("main.toml"));
+        let outcome = draft.finish();
+        std::fs::remove_dir_all(&folder).expect("removed");
+        let from = format!("{}/", folder.display());
+        outcome.map_err(|faults| faults.to_string().replace(&from, ""))
+    }
+
+    #[test]
+    fn a_file_extends_another_from_its_own_folder() {
+        let plan = files(
+            "extends",
+            &[
+                (
+                    "main.toml",
+                    "acks = 1\nextends = 'sub/middle.toml'\n[set]\ngap = '2ms'\n\
+                     [gate]\nthresholds = ['p99 < 5ms', 'lost = 0']\n",
+                ),
+                (
+                    "sub/middle.toml",
+                    "extends = '../base.toml'\npartitions = 7\nacks = 0\n",
+                ),
+                (
+                    "base.toml",
+                    "partitions = 3\nbatch = '4KiB'\n[set]\ngap = '1ms'\nclient_id = 'a'\n\
+                     [gate]\nthresholds = ['p99 < 2ms', 'p50 < 1ms']\n",
+                ),
+            ],
+        )
+        .expect("good");
+        assert_eq!(
+            (plan.partitions, plan.batch, plan.acks),
+            (7, 4096, Acks::Leader)
+        );
+        let gate: Vec<_> = plan.gate.iter().map(ToString::to_string).collect();
+        assert_eq!(gate, ["p50 < 1ms", "p99 < 5ms", "lost = 0"]);
+        let set = [("client_id", "a"), ("gap", "2ms")];
+        assert_eq!(plan.set, set.map(|(k, v)| (k.into(), v.into())));
+    }
+
+    #[test]
+    fn faults_of_all_files_are_told_each_with_its_file() {
+        let faults = files(
+            "faults",
+            &[
+                ("main.toml", "extends = 'base.toml'\npartition = 1\n"),
+                (
+                    "base.toml",
+                    "topic = 'ok'\n\nacks = 3\nextends = 'gone.toml'\n",
+                ),
+            ],
+        )
+        .expect_err("faults");
+        let lines: Vec<_> = faults.lines().collect();
+        assert_eq!(lines.len(), 3, "{faults}");
+        assert!(
+            lines[0].starts_with("base.toml:3: acks: `3` is not allowed"),
+            "{faults}"
+        );
+        let gone = "base.toml:4: extends: gone.toml cannot be read: No such file";
+        assert!(lines[1].starts_with(gone), "{faults}");
+        assert!(lines[2].starts_with("main.toml:2: partition: "), "{faults}");
+    }
+
+    #[test]
+    fn a_loop_of_files_is_told_where_it_closes() {
+        let faults = files(
+            "loop",
+            &[
+                ("main.toml", "topic = 't'\nextends = 'sub/a.toml'\n"),
+                ("sub/a.toml", "extends = '../main.toml'\n"),
+            ],
+        )
+        .expect_err("a loop");
+        assert_eq!(
+            faults,
+            "sub/a.toml:1: extends: sub/../main.toml extends itself, by way of the files in between\n"
+        );
+        let faults = files("number", &[("main.toml", "extends = 3\n")]).expect_err("a number");
+        assert!(faults.starts_with("main.toml:1: extends: expected the name of a file"));
+    }
+
+    #[test]
+    fn a_run_of_a_sweep_is_sent_to_the_command_for_it() {
+        let faults = draft("topic = 't'\n[sweep]\nacks = [0, 1]\n").expect_err("a sweep");
+        let faults = faults.to_string();
+        assert!(
+            faults.starts_with("s.toml:3: sweep.acks: a run has one value"),
+            "{faults}"
+        );
+        assert!(faults.contains("`ringpost-bench sweep`"), "{faults}");
+    }
+
+    #[test]
+    fn thresholds_are_checked_where_they_are_said() {
+        let text = "[gate]\nthresholds = [\n'p99 < 2ms',\n'p99.9 < 3',\n7,\n]\nthreshold = 1\n";
+        let faults = draft(text).expect_err("faults").to_string();
+        let lines: Vec<_> = faults.lines().collect();
+        assert_eq!(lines.len(), 3, "{faults}");
+        assert!(lines[0].starts_with("s.toml:4: gate.thresholds: `p99.9 < 3` is not allowed (`3`"));
+        assert!(
+            lines[1].starts_with("s.toml:5: gate.thresholds: expected a figure"),
+            "{faults}"
+        );
+        assert!(
+            lines[2].starts_with("s.toml:7: gate.threshold: there is no such key; did you mean")
+        );
+        let faults = draft("gate = 3\n[gates]\n")
+            .expect_err("faults")
+            .to_string();
+        assert!(
+            faults.starts_with("s.toml:1: gate: expected a table: [gate]"),
+            "{faults}"
+        );
+        assert!(faults.contains("s.toml:2: gates: there is no such key; did you mean `gate`?"));
     }
 
     #[test]
@@ -331,6 +667,8 @@ mod tests {
             "engine = 'null'",
             "records = 10\nrate = '5k'\narrival = 'burst:3'\nkeys = 'zipf:10,1.5'\n[set]\ngap='1ms'",
             "acks = 0\nbrokers = 'a:1,b:2'\nduration = '3s'\nrecords = 5",
+            "rate = '120%peak'\nbroker_delay = '20ms'\n[gate]\nthresholds = ['p99 < 2ms',\n\
+             'vs_baseline mib_per_s >= -2.5%', 'peak_rss_bytes < 1GiB']\n",
         ] {
             let plan = draft(text).expect(text);
             let mut by_flags = Draft::default();

@@ -21,6 +21,13 @@ pub fn to_toml(plan: &Plan) -> String {
             out.push_str(&format!("{} = {}\n", toml_text(key), toml_text(value)));
         }
     }
+    if !plan.gate.is_empty() {
+        out.push_str("\n[gate]\nthresholds = [\n");
+        for threshold in &plan.gate {
+            out.push_str(&format!("    {},\n", toml_text(&threshold.to_string())));
+        }
+        out.push_str("]\n");
+    }
     out
 }
 
@@ -28,14 +35,18 @@ pub fn to_toml(plan: &Plan) -> String {
 pub fn to_flags(plan: &Plan) -> Vec<String> {
     let shown = SETTINGS
         .iter()
-        .filter(|setting| !["out", "format", "set"].contains(&setting.name))
+        .filter(|setting| !["out", "format"].contains(&setting.name))
         .filter(|setting| usable(plan, setting) && !implied(plan, setting))
         .filter_map(|setting| Some(format!("--{}={}", setting.flag(), (setting.show)(plan)?)));
     let set = plan
         .set
         .iter()
         .map(|(key, value)| format!("--set={key}={value}"));
-    shown.chain(set).collect()
+    let gate = plan
+        .gate
+        .iter()
+        .map(|threshold| format!("--gate={threshold}"));
+    shown.chain(set).chain(gate).collect()
 }
 
 /// Whether another setting says this one already.

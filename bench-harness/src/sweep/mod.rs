@@ -2,4 +2,5 @@
 //! results folder. [`layout`] says where they lie, [`state`] what `sweep.json` tells of them.
 
 pub mod layout;
+pub mod matrix;
 pub mod state;

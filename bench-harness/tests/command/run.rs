@@ -452,7 +452,7 @@ fn all_faults_of_a_scenario_are_told_at_once() {
         format!("{file}:1: partition: there is no such key; did you mean `partitions`?"),
         format!("{file}:2: record_size: `100` is not allowed"),
         format!("{file}:3: acks: `2` is not allowed; expected `0`, `1` or `all`"),
-        "--rate: `fast` is not allowed; expected `max` or a number".into(),
+        "--rate: `fast` is not allowed; expected `max`, a number".into(),
     ] {
         assert!(told.contains(&said), "{said}\nis not in\n{told}");
     }
