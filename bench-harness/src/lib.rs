@@ -14,6 +14,7 @@
 //! | the window opens, is sampled, closes; what is left drains; the broker's log is compared | [`measure`], [`usage`], [`allocations`], [`progress`], [`interrupt`] |
 //! | results are written, and read again | [`report`], [`recorded`], [`histogram`], [`environment`], [`exit`] |
 //! | what a result must keep | [`threshold`] |
+//! | results are told apart, and added up | [`likeness`], [`merge`] |
 //! | commands of many runs start each as a process of its own | [`trial`] |
 //! | a matrix of runs, and where its results lie | [`sweep`] |
 //!
@@ -41,7 +42,9 @@ pub mod histogram;
 pub mod init;
 pub mod interrupt;
 pub mod keyring;
+pub mod likeness;
 pub mod measure;
+pub mod merge;
 pub mod nearest;
 pub mod number;
 pub mod placement;
@@ -51,6 +54,8 @@ pub mod random;
 pub mod recorded;
 pub mod report;
 pub mod run;
+#[cfg(test)]
+mod sample;
 pub mod scenario;
 pub mod sender;
 pub mod setting;

@@ -7,6 +7,7 @@ use crate::exit::{Exit, Failure};
 
 pub mod broker;
 pub mod init;
+pub mod merge;
 pub mod run;
 
 /// A command.
@@ -27,6 +28,10 @@ pub const COMMANDS: &[Entry] = &[
     Entry {
         command: broker::command,
         run: broker::run,
+    },
+    Entry {
+        command: merge::command,
+        run: merge::run,
     },
     Entry {
         command: init::command,

@@ -14,6 +14,7 @@ use crate::clock::rfc3339;
 use crate::environment::Environment;
 use crate::histogram::{Latency, latencies, rates};
 use crate::measure::{Interval, Measured};
+use crate::merge::Merged;
 use crate::number::{float, micro, milli, ratio};
 use crate::placement::Placement;
 use crate::plan::Plan;
@@ -100,6 +101,9 @@ pub struct Document {
 
     pub verified: Option<Verified>,
     pub run: Totals,
+    /// What a merged result was made of; only `merge` writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<Merged>,
 }
 
 /// Records per second over 10 ms intervals.
@@ -285,6 +289,7 @@ pub fn document(measured: &Measured) -> Document {
             unknown_records: measured.settled.unknown,
             unsettled_records: measured.unsettled(),
         },
+        merged: None,
     }
 }
 
@@ -311,7 +316,8 @@ fn config(plan: &Plan) -> BTreeMap<String, Value> {
     config
 }
 
-fn throughput(rates: &Histogram<u64>) -> Option<Throughput> {
+/// The percentiles of 10 ms rates.
+pub(crate) fn throughput(rates: &Histogram<u64>) -> Option<Throughput> {
     let at = |quantile| rates.value_at_quantile(quantile);
     (!rates.is_empty()).then(|| Throughput {
         p1: at(0.01),
@@ -359,7 +365,7 @@ fn figures(
 }
 
 /// The command line, without the path at which the program happens to lie.
-fn command() -> Vec<String> {
+pub(crate) fn command() -> Vec<String> {
     std::iter::once("ringpost-bench".to_owned())
         .chain(std::env::args().skip(1))
         .collect()

@@ -13,6 +13,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
@@ -21,7 +22,8 @@ use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 use crate::histogram::{Latency, Sparse, latencies, rates};
 use crate::measure::{Interval, Measured};
 use crate::placement;
-use crate::report::document::{Document, RunJson, document, intervals};
+use crate::recorded::{Log, Recorded};
+use crate::report::document::{Document, IntervalFigures, RunJson, document, intervals};
 use crate::report::text::text;
 use crate::scenario::to_toml;
 
@@ -35,69 +37,122 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
 
 /// Writes the folder; files of an earlier run in it are replaced.
 pub fn write(folder: &Path, measured: &Measured) -> io::Result<()> {
+    fn lines(measured: &Measured, of: fn(&Interval) -> &Sparse) -> impl Iterator<Item = Line<'_>> {
+        let intervals = measured.intervals.iter();
+        intervals.map(move |interval| (interval.start, interval.length, of(interval)))
+    }
     fs::create_dir_all(folder)?;
+    let started = measured.started;
+    write_logs(
+        folder,
+        started,
+        lines(measured, |interval| &interval.response),
+        lines(measured, |interval| &interval.service),
+        lines(measured, |interval| &interval.rates),
+    )?;
     let document = document(measured);
-    let file = |name: &str, content: &[u8]| fs::write(folder.join(name), content);
-    file(
-        "response.hlog",
-        &log(measured, "response time, ns", 1e6, latencies(), |i| {
-            &i.response
-        })?,
+    let scenario = to_toml(&measured.plan);
+    let readme = readme(&document, &text(measured));
+    write_texts(folder, document, intervals(measured), &scenario, &readme)
+}
+
+/// Writes what was read, or merged, as a folder.
+pub fn write_recorded(
+    folder: &Path,
+    recorded: &Recorded,
+    scenario: &str,
+    readme: &str,
+) -> io::Result<()> {
+    fn lines(log: &Log) -> impl Iterator<Item = Line<'_>> {
+        let intervals = log.intervals.iter();
+        intervals.map(|interval| (interval.start, interval.length, &interval.histogram))
+    }
+    fs::create_dir_all(folder)?;
+    write_logs(
+        folder,
+        recorded.throughput.started.unwrap_or_default(),
+        lines(&recorded.response),
+        lines(&recorded.service),
+        lines(&recorded.throughput),
     )?;
-    file(
-        "service.hlog",
-        &log(measured, "service time, ns", 1e6, latencies(), |i| {
-            &i.service
-        })?,
-    )?;
-    file(
-        "throughput.hlog",
-        &log(measured, "records/s in 10 ms", 1.0, rates(), |i| &i.rates)?,
-    )?;
-    file("scenario.toml", to_toml(&measured.plan).as_bytes())?;
-    file("summary.md", summary(&document).as_bytes())?;
-    file("README.md", readme(&document, &text(measured)).as_bytes())?;
+    let (document, series) = (recorded.document.clone(), recorded.series.clone());
+    write_texts(folder, document, series, scenario, readme)
+}
+
+/// Everything that is not a histogram.
+fn write_texts(
+    folder: &Path,
+    document: Document,
+    intervals: Vec<IntervalFigures>,
+    scenario: &str,
+    readme: &str,
+) -> io::Result<()> {
+    fs::write(folder.join("scenario.toml"), scenario)?;
+    fs::write(folder.join("summary.md"), summary(&document))?;
+    fs::write(folder.join("README.md"), readme)?;
     let run = RunJson {
         document,
-        intervals: intervals(measured),
+        intervals,
     };
     let mut json = serde_json::to_vec_pretty(&run)?;
     json.push(b'\n');
-    file("run.json", &json)
+    fs::write(folder.join("run.json"), json)
+}
+
+/// An interval: from the window's start, how long, what was recorded.
+type Line<'a> = (Duration, Duration, &'a Sparse);
+
+fn write_logs<'a>(
+    folder: &Path,
+    started: Duration,
+    response: impl Iterator<Item = Line<'a>>,
+    service: impl Iterator<Item = Line<'a>>,
+    throughput: impl Iterator<Item = Line<'a>>,
+) -> io::Result<()> {
+    let file = |name: &str, content: Vec<u8>| fs::write(folder.join(name), content);
+    file(
+        "response.hlog",
+        log(started, "response time, ns", 1e6, latencies(), response)?,
+    )?;
+    file(
+        "service.hlog",
+        log(started, "service time, ns", 1e6, latencies(), service)?,
+    )?;
+    file(
+        "throughput.hlog",
+        log(started, "records/s in 10 ms", 1.0, rates(), throughput)?,
+    )
 }
 
 /// One interval log. `divisor` scales the maximum that people read in it: ns to ms.
-fn log(
-    measured: &Measured,
+fn log<'a>(
+    started: Duration,
     what: &str,
     divisor: f64,
     mut histogram: Histogram<u64>,
-    of: impl Fn(&Interval) -> &Sparse,
+    lines: impl Iterator<Item = Line<'a>>,
 ) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
-    let started = std::time::SystemTime::UNIX_EPOCH + measured.started;
+    let started = std::time::SystemTime::UNIX_EPOCH + started;
     let mut log = IntervalLogWriterBuilder::new()
         .add_comment(&format!("[ringpost-bench: {what}]"))
         .with_start_time(started)
         .with_base_time(started)
         .with_max_value_divisor(divisor)
         .begin_log_with(&mut out, &mut serializer)?;
-    for interval in &measured.intervals {
-        let sparse = of(interval);
-        if sparse.is_empty() {
-            continue;
-        }
+    for (start, length, sparse) in lines.filter(|(_, _, sparse)| !sparse.is_empty()) {
         histogram.reset();
         sparse.add_to(&mut histogram);
-        log.write_histogram(&histogram, interval.start, interval.length, None)
+        log.write_histogram(&histogram, start, length, None)
             .map_err(|error| io::Error::other(error.to_string()))?;
     }
     drop(log);
     Ok(out)
 }
 
-fn summary(document: &Document) -> String {
+/// The figures in a table.
+pub(crate) fn summary(document: &Document) -> String {
     let mut out = String::from("| figure | value |\n|---|---|\n");
     let mut row = |name: &str, value: String| out.push_str(&format!("| {name} | {value} |\n"));
     let told = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value}"));
