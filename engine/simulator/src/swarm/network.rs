@@ -318,7 +318,8 @@ impl Run {
         let deaf = self.deaf.get(&socket.node).copied().unwrap_or(Time(0));
         let until = deaf.max(socket.held_until);
         if until > self.now {
-            self.schedule(until, Event::Up(number));
+            socket.stuck.up += 1;
+            self.flows_at(number, until);
             return;
         }
         if socket.vanished {
@@ -357,6 +358,26 @@ impl Run {
         self.work(number);
         if reset {
             self.reset(number);
+        }
+    }
+
+    /// What is held up on a connection goes on then.
+    fn flows_at(&mut self, number: usize, at: Time) {
+        let socket = &mut self.sockets[number];
+        if at < socket.stuck.until {
+            socket.stuck.until = at;
+            self.schedule(at, Event::Flows(number));
+        }
+    }
+
+    /// What was held up on a connection goes on, or is held up again.
+    pub(super) fn flows(&mut self, number: usize) {
+        let stuck = std::mem::take(&mut self.sockets[number].stuck);
+        for _ in 0..stuck.up {
+            self.schedule(self.now, Event::Up(number));
+        }
+        for _ in 0..stuck.down {
+            self.schedule(self.now, Event::Down(number));
         }
     }
 
@@ -464,7 +485,8 @@ impl Run {
         }
         let mute = self.mute.get(&socket.node).copied().unwrap_or(Time(0));
         if mute > self.now {
-            self.schedule(mute, Event::Down(number));
+            socket.stuck.down += 1;
+            self.flows_at(number, mute);
             return;
         }
         let Some(bytes) = socket.down.pop_front().filter(|_| socket.open) else {

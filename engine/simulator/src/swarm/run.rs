@@ -55,6 +55,8 @@ pub(super) enum Event {
     Up(usize),
     /// The next piece reaches the core.
     Down(usize),
+    /// What was held up may get through.
+    Flows(usize),
     /// The core hears that the connection is closed, or reset.
     Ended {
         socket: usize,
@@ -334,7 +336,8 @@ impl Run {
                 && at <= self.now
             {
                 self.events.pop();
-                self.happened += 1;
+                // What flows then counts.
+                self.happened += u64::from(!matches!(event, Event::Flows(_)));
                 self.happen(event);
             }
         }
@@ -369,6 +372,7 @@ impl Run {
             Event::Released(socket) => self.released(socket),
             Event::Up(socket) => self.reaches_broker(socket),
             Event::Down(socket) => self.reaches_core(socket),
+            Event::Flows(socket) => self.flows(socket),
             Event::Ended { socket, reset } => self.ended(socket, reset),
             Event::Work(socket) => {
                 self.sockets[socket].work_at = Time::NEVER;
@@ -717,6 +721,8 @@ impl Run {
         self.flip_next = false;
         self.flip_answer = false;
         for number in 0..self.sockets.len() {
+            // What was held up arrives now, and not whenever it would have.
+            self.flows(number);
             let socket = &mut self.sockets[number];
             socket.held_until = self.now;
             socket.cut = None;

@@ -58,6 +58,27 @@ pub enum Piece {
     Lent(Range<usize>),
 }
 
+/// Pieces that are held up, and until when.
+#[derive(Debug, Clone, Copy)]
+pub struct Stuck {
+    /// To the broker.
+    pub up: usize,
+    /// To the core.
+    pub down: usize,
+    /// When somebody looks again.
+    pub until: Time,
+}
+
+impl Default for Stuck {
+    fn default() -> Self {
+        Self {
+            up: 0,
+            down: 0,
+            until: Time::NEVER,
+        }
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Socket {
@@ -89,6 +110,8 @@ pub struct Socket {
     pub last_down: Time,
     /// Nothing reaches the broker before.
     pub held_until: Time,
+    /// What has come as far as to where nothing gets through.
+    pub stuck: Stuck,
     /// Reset behind so many more bytes.
     pub cut: Option<usize>,
     /// Bytes delivered so far.
@@ -122,6 +145,7 @@ impl Socket {
             last_up: now,
             last_down: now,
             held_until: Time(0),
+            stuck: Stuck::default(),
             cut: None,
             delivered: 0,
             taken: 0,
