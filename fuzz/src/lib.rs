@@ -12,6 +12,7 @@
 //! | [`memory`] | any operations on the pool | its model |
 //! | [`settings`] | settings, bootstrap addresses, scenario files | itself, written and read again |
 //! | [`whole_core`] | dispatcher and directory against a hostile broker, kernel and network | what always holds |
+//! | [`swarm`] | the seeded simulator, its seed and knobs | what it looks at itself |
 
 pub mod batches;
 pub mod frames;
@@ -19,5 +20,6 @@ pub mod memory;
 pub mod messages;
 pub mod responses;
 pub mod settings;
+pub mod swarm;
 pub mod varints;
 pub mod whole_core;
