@@ -277,6 +277,12 @@ fn summed(documents: &[&Document], timeline: &Timeline) -> Document {
         driver: joined(|d| &d.driver),
         driver_reason: joined(|d| &d.driver_reason),
         config: config(documents),
+        // A search of its own before each part: there is none of all of them.
+        peak_records_per_s: match documents {
+            [single] => single.peak_records_per_s,
+            _ => None,
+        },
+        gate: distinct(documents.iter().flat_map(|d| &d.gate)),
         environment: environment(documents),
         placement: placement(documents),
         shards: distinct(documents.iter().flat_map(|d| &d.shards)),
