@@ -51,6 +51,8 @@ pub static ROLES: &[(&str, Role)] = &[
     ("duration", Role::Label),
     ("warmup", Role::Label),
     ("records", Role::Label),
+    ("broker_delay", Role::Workload),
+    ("gate", Role::Label),
     ("verify", Role::Surroundings), // how much the embedded broker does
     ("set", Role::Configuration),
     ("format", Role::Label),
