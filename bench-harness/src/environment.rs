@@ -1,13 +1,14 @@
 //! What a number depends on besides the code: host, kernel, CPU, settings of the system. Printed
 //! with every result; two results compare only when these agree.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
+use crate::doctor::Finding;
+use crate::doctor::host::{Host, Memlock, read};
+use crate::doctor::unit_costs::UnitCosts;
 use crate::placement;
 
 /// The surroundings of a run. `None` where the system does not tell.
@@ -29,48 +30,48 @@ pub struct Environment {
     pub governor: Option<String>,
     pub transparent_hugepages: Option<String>,
     pub congestion_control: Option<String>,
-    /// `/proc/sys/kernel/io_uring_disabled`, in words.
+    /// `works`, or why the kernel refuses it.
     pub io_uring: String,
     pub memlock_bytes: Option<u64>,
     /// Share of the window's CPU time that the host gave to others.
     pub steal_percent: Option<f64>,
     /// The commit that was measured, with `-dirty` when files differed from it.
     pub commit: Option<String>,
+    /// What `doctor` would say: of the host before the warm-up, of steal and load in the window.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// What the steps of sending cost here, measured before the warm-up.
+    #[serde(default)]
+    pub unit_costs: Option<UnitCosts>,
 }
 
 impl Environment {
-    /// Now; `steal_percent` is filled in after the window.
-    pub fn now(affinity: &[usize]) -> Self {
-        let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    /// Of this host; steal, findings and costs are filled in as they become known.
+    pub fn now(host: &Host) -> Self {
         Self {
             host: read("/proc/sys/kernel/hostname"),
             kernel: read("/proc/sys/kernel/osrelease"),
             arch: std::env::consts::ARCH.into(),
-            cpu_model: cpus.lines().find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                (name.trim() == "model name").then(|| value.trim().to_owned())
-            }),
-            cpus: cpus
-                .lines()
-                .filter(|line| line.starts_with("processor"))
-                .count()
-                .max(1),
-            affinity: affinity.to_vec(),
+            cpu_model: host.cpu_model.clone(),
+            cpus: host.cpus,
+            affinity: host.allowed.clone(),
             rustc: option_env!("RINGPOST_BENCH_RUSTC").map(Into::into),
-            build: if cfg!(debug_assertions) {
-                "debug"
-            } else {
-                "release"
-            }
-            .into(),
-            governor: read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-            transparent_hugepages: read("/sys/kernel/mm/transparent_hugepage/enabled")
-                .map(|text| chosen(&text).to_owned()),
-            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control"),
-            io_uring: io_uring(read("/proc/sys/kernel/io_uring_disabled").as_deref()),
-            memlock_bytes: memlock(),
+            build: host.build.into(),
+            governor: (!host.governors.is_empty()).then(|| host.governors.join(", ")),
+            transparent_hugepages: host.transparent_hugepages.clone(),
+            congestion_control: host.congestion_control.clone(),
+            io_uring: match &host.io_uring {
+                Ok(()) => "works".into(),
+                Err(refused) => refused.to_string().replace("io_uring ", ""),
+            },
+            memlock_bytes: match host.memlock {
+                Memlock::Bytes(bytes) => Some(bytes),
+                Memlock::Unlimited | Memlock::Unknown => None,
+            },
             steal_percent: None,
             commit: commit(),
+            findings: Vec::new(),
+            unit_costs: None,
         }
     }
 
@@ -78,35 +79,6 @@ impl Environment {
     pub fn affinity_list(&self) -> String {
         placement::show(&self.affinity)
     }
-}
-
-fn read(path: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
-/// The word in brackets of `always [madvise] never`.
-fn chosen(text: &str) -> &str {
-    text.split_once('[')
-        .and_then(|(_, rest)| rest.split_once(']'))
-        .map_or(text, |(word, _)| word)
-}
-
-fn io_uring(setting: Option<&str>) -> String {
-    match setting {
-        Some("0") => "allowed".into(),
-        Some("1") => "allowed to privileged processes and one group only".into(),
-        Some("2") => "switched off by kernel.io_uring_disabled".into(),
-        Some(other) => format!("kernel.io_uring_disabled is {other}"),
-        None => {
-            "no kernel.io_uring_disabled: the kernel is older than 6.6 or has no io_uring".into()
-        }
-    }
-}
-
-fn memlock() -> Option<u64> {
-    let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
-    (soft != RLIM_INFINITY).then_some(soft)
 }
 
 /// The commit of the tree this program was built in, if it still lies there: asked of git from the
@@ -154,18 +126,13 @@ fn commit_in(folder: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words() {
-        assert_eq!(chosen("always [madvise] never"), "madvise");
-        assert_eq!(chosen("plain"), "plain");
-        assert_eq!(io_uring(Some("0")), "allowed");
-        assert!(io_uring(Some("2")).contains("off"));
-    }
+    use crate::placement::Placement;
 
     #[test]
     fn this_machine_has_a_kernel_and_cpus() {
-        let environment = Environment::now(&[0]);
+        let host = Host::look(&[0], &Placement::choose(&[0], true));
+        let environment = Environment::now(&host);
         assert!(environment.kernel.is_some() && environment.cpus > 0);
+        assert_eq!(environment.affinity_list(), "0");
     }
 }

@@ -29,25 +29,40 @@ fn bounded(low: u64, high: u64) -> Histogram<u64> {
         .expect("constant bounds that the histogram allows")
 }
 
-/// What is kept of a histogram for one interval: its occupied buckets. A thousandth of its size.
+/// What is kept of a histogram for one interval: its occupied buckets, each as the distance from the
+/// one before and its count, in seven bits a byte. A thousandth of its size.
 #[derive(Clone, Debug, Default)]
-pub struct Sparse(Vec<(u64, u64)>);
+pub struct Sparse(Box<[u8]>);
 
 impl Sparse {
     /// The occupied buckets of `histogram`.
     pub fn of(histogram: &Histogram<u64>) -> Self {
         let buckets = histogram.iter_recorded();
-        Self(
-            buckets
-                .map(|b| (b.value_iterated_to(), b.count_at_value()))
-                .collect(),
-        )
+        Self::pack(buckets.map(|b| (b.value_iterated_to(), b.count_at_value())))
+    }
+
+    /// Both as one.
+    #[must_use]
+    pub fn merged(&self, other: &Self) -> Self {
+        let (mut ours, mut theirs) = (self.buckets().peekable(), other.buckets().peekable());
+        Self::pack(std::iter::from_fn(move || {
+            match (ours.peek().copied(), theirs.peek().copied()) {
+                (Some((value, count)), Some((same, more))) if value == same => {
+                    ours.next();
+                    theirs.next();
+                    Some((value, count + more))
+                }
+                (Some((value, _)), Some((other, _))) if other < value => theirs.next(),
+                (Some(_), _) => ours.next(),
+                (None, _) => theirs.next(),
+            }
+        }))
     }
 
     /// Adds what is kept to a histogram with the same bounds.
     pub fn add_to(&self, histogram: &mut Histogram<u64>) {
-        for (value, count) in &self.0 {
-            histogram.saturating_record_n(*value, *count);
+        for (value, count) in self.buckets() {
+            histogram.saturating_record_n(value, count);
         }
     }
 
@@ -56,9 +71,45 @@ impl Sparse {
         self.0.is_empty()
     }
 
+    /// Values must ascend.
+    fn pack(buckets: impl Iterator<Item = (u64, u64)>) -> Self {
+        let (mut bytes, mut last) = (Vec::new(), 0);
+        for (value, count) in buckets {
+            put(&mut bytes, value - last);
+            put(&mut bytes, count);
+            last = value;
+        }
+        Self(bytes.into_boxed_slice())
+    }
+
     /// The occupied buckets: the highest value of each, and how many were recorded in it.
-    pub fn buckets(&self) -> &[(u64, u64)] {
-        &self.0
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
+        let (mut bytes, mut last) = (self.0.iter().copied(), 0);
+        std::iter::from_fn(move || {
+            last += take(&mut bytes)?;
+            Some((last, take(&mut bytes)?))
+        })
+    }
+}
+
+/// Seven bits a byte, the lowest first; the eighth says that more follow.
+fn put(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number.to_le_bytes()[0] | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number.to_le_bytes()[0]);
+}
+
+fn take(bytes: &mut impl Iterator<Item = u8>) -> Option<u64> {
+    let (mut number, mut shift) = (0, 0);
+    loop {
+        let byte = bytes.next()?;
+        number |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte < 0x80 {
+            return Some(number);
+        }
     }
 }
 
@@ -108,6 +159,43 @@ mod tests {
         let mut again = latencies();
         Sparse::of(&first).add_to(&mut again);
         assert_eq!(first, again);
+    }
+
+    #[test]
+    fn merging_what_is_kept_is_merging_the_histograms() {
+        let (mut first, mut second) = (latencies(), latencies());
+        for value in [0, 18_000, 18_001, 5_000_000] {
+            first.saturating_record_n(value, 300);
+        }
+        for value in [300, 18_000, 4_999_999, LATENCY_MAX_NS, u64::MAX] {
+            second.saturating_record_n(value, 7);
+        }
+        let mut again = latencies();
+        let (kept, more) = (Sparse::of(&first), Sparse::of(&second));
+        for (one, other) in [(&kept, &more), (&more, &kept)] {
+            again.reset();
+            one.merged(other).add_to(&mut again);
+            let mut both = first.clone();
+            both.add(&second).expect("the same bounds");
+            assert_eq!(both, again);
+        }
+        assert!(Sparse::default().merged(&Sparse::default()).is_empty());
+    }
+
+    #[test]
+    fn numbers_survive_packing() {
+        let numbers = [0, 1, 127, 128, 300, 1 << 21, u64::from(u32::MAX), u64::MAX];
+        let mut bytes = Vec::new();
+        for number in numbers {
+            put(&mut bytes, number);
+        }
+        let mut bytes = bytes.into_iter();
+        assert!(
+            numbers
+                .iter()
+                .all(|number| take(&mut bytes) == Some(*number))
+        );
+        assert_eq!(take(&mut bytes), None);
     }
 
     #[test]

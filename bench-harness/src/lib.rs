@@ -11,7 +11,8 @@
 //! | a rate that is a share of the peak: a run that finds the peak | [`closed_loop`] |
 //! | payloads, keys and intended times are made | [`corpus`], [`keyring`], [`arrival`], [`random`] |
 //! | threads send, acks are counted and timed | [`sender`], [`client`], [`run`], [`tally`], [`stamp`], [`clock`] |
-//! | the window opens, is sampled, closes; what is left drains; the broker's log is compared | [`measure`], [`usage`], [`allocations`], [`progress`], [`interrupt`] |
+//! | the window opens, is sampled, closes; what is left drains; the broker's log is compared | [`measure`], [`series`], [`usage`], [`allocations`], [`progress`], [`interrupt`] |
+//! | the host is looked at, before and during the run | [`doctor`] |
 //! | results are written, and read again | [`report`], [`recorded`], [`histogram`], [`environment`], [`exit`] |
 //! | what a result must keep | [`threshold`] |
 //! | results are told apart, and added up | [`likeness`], [`merge`] |
@@ -35,6 +36,7 @@ pub mod clock;
 pub mod closed_loop;
 pub mod command;
 pub mod corpus;
+pub mod doctor;
 pub mod embedded_broker;
 pub mod environment;
 pub mod exit;
@@ -58,6 +60,7 @@ pub mod run;
 mod sample;
 pub mod scenario;
 pub mod sender;
+pub mod series;
 pub mod setting;
 pub mod stamp;
 pub mod sweep;

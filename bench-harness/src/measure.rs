@@ -23,26 +23,23 @@ use crate::client::{Client, Counters, Facts, Stages};
 use crate::clock::{Clock, wall};
 use crate::closed_loop;
 use crate::corpus::Corpus;
+use crate::doctor::host::{Host, Stretch};
+use crate::doctor::{judge, unit_costs};
 use crate::embedded_broker::EmbeddedBroker;
 use crate::environment::Environment;
 use crate::exit::Failure;
-use crate::histogram::{Sparse, rates};
 use crate::interrupt::Interrupt;
 use crate::keyring::Keyring;
-use crate::number::{float, whole};
+use crate::number::float;
 use crate::placement::{self, Placement};
 use crate::plan::{Brokers, Engine, Plan, Rate, RecordSource};
 use crate::progress::Progress;
 use crate::run::Run;
 use crate::sender::Phase;
+use crate::series::{Interval, Series, TICK_NS};
 use crate::tally::{Latencies, Settled, Taken};
 use crate::usage::{Machine, Process};
 
-/// How often the rate is sampled.
-const TICK_NS: u64 = 10_000_000;
-/// Shortest interval of the series, and about how many there are at most.
-const INTERVAL_NS_MIN: u64 = 1_000_000_000;
-const INTERVALS_MAX: u64 = 600;
 /// How long accepted records get to settle after the window, and after an interrupt.
 const DRAIN: Duration = Duration::from_secs(30);
 const DRAIN_INTERRUPTED: Duration = Duration::from_secs(5);
@@ -145,25 +142,6 @@ impl Verified {
     }
 }
 
-/// One interval of the series.
-#[derive(Clone, Debug)]
-pub struct Interval {
-    /// From the window's start.
-    pub start: Duration,
-    /// How long it was.
-    pub length: Duration,
-    /// Records acked in it.
-    pub acked: u64,
-    /// Client CPU in it, s.
-    pub cpu_s: f64,
-    /// Its 10 ms rates.
-    pub rates: Sparse,
-    /// Its response times.
-    pub response: Sparse,
-    /// Its service times.
-    pub service: Sparse,
-}
-
 impl Measured {
     /// Records that count: acked, or sent with `acks=0`.
     pub fn good(&self) -> u64 {
@@ -207,7 +185,17 @@ pub fn measure(mut plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failur
     let allowed = placement::allowed();
     let embedded = plan.brokers == Brokers::Embedded;
     let placement = Placement::choose(&allowed, embedded);
-    let environment = Environment::now(&allowed);
+    check_wait(&plan, &allowed, &placement)?;
+    let host = Host::look(&allowed, &placement);
+    let mut environment = Environment::now(&host);
+    environment.findings = judge::of_host(&host);
+    // While nothing else of ours runs.
+    let record_bytes = match plan.record_size {
+        RecordSource::Size(size) => size,
+        RecordSource::File(_) => 0,
+    };
+    let spin = plan.wait == "spin";
+    environment.unit_costs = Some(unit_costs::measure(&placement, record_bytes, spin));
     let mut broker = embedded
         .then(|| EmbeddedBroker::start(&plan, &placement.broker_cpus))
         .transpose()
@@ -250,6 +238,22 @@ pub fn measure(mut plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failur
         environment,
     };
     Ok(conductor.run())
+}
+
+/// Refuses to spin where that takes the application's CPU: what would be measured is the scheduler.
+fn check_wait(plan: &Plan, allowed: &[usize], placement: &Placement) -> Result<(), Failure> {
+    let client = match placement.client_cpus.len() {
+        0 => allowed.len(),
+        cpus => cpus,
+    };
+    if plan.engine == Engine::Ringpost && plan.wait == "spin" && client < 2 {
+        return Err(Failure::config(format!(
+            "wait=spin: the client has one CPU ({}), and a shard that spins takes it from the \
+             application's thread; expected `park` or `spin-then-park` here, or more CPUs",
+            placement::show(&placement.client_cpus)
+        )));
+    }
+    Ok(())
 }
 
 /// The main thread's part of a run.
@@ -382,14 +386,20 @@ impl Conductor<'_> {
     fn window(&mut self, phase: &Phase, start: Edge, ended: Ended) -> Window {
         let run = self.run;
         let opened = wall();
-        let mut series = Series::new(&start, run);
+        let mut series = Series::new(
+            &run.plan,
+            start.now_ns,
+            start.settled,
+            start.process.cpu_s(),
+            start.stages.clone(),
+        );
         let end_ns = start.now_ns + nanos(run.plan.duration);
         let ended = match ended {
             Ended::Complete => self.watch(end_ns, Some(&mut series), "measuring"),
             other => other,
         };
         let end = self.edge_closing();
-        series.tick(self, end.now_ns, end.settled.good(), true);
+        series.tick(run, self.client, end.now_ns, end.settled.good(), true);
         let (offered, unsent) = self.offered(phase, &start, &end);
         Window {
             opened,
@@ -426,7 +436,7 @@ impl Conductor<'_> {
             }
             if now >= next {
                 if let Some(series) = &mut series {
-                    series.tick(self, now, settled.good(), false);
+                    series.tick(run, client, now, settled.good(), false);
                 }
                 self.progress
                     .tick(what, now - started, until_ns - started, now, settled.good());
@@ -530,11 +540,12 @@ impl Conductor<'_> {
             opened,
             start,
             end,
-            mut series,
+            series,
             ended,
             offered,
             unsent,
         } = window;
+        let mut recording = series.end();
         let delta = delta(&start, &end);
         let stages = end
             .stages
@@ -544,27 +555,33 @@ impl Conductor<'_> {
             && let Some(stages) = &stages
         {
             // One-way: the engine times records itself, in µs, from the append on.
-            series.latencies = Latencies::default();
+            recording.latencies = Latencies::default();
             for bucket in stages.append_to_ack.iter_recorded() {
                 let nanos = bucket.value_iterated_to().saturating_mul(1_000);
-                series
+                recording
                     .latencies
                     .service
                     .saturating_record_n(nanos, bucket.count_at_value());
             }
         }
         self.progress.end();
+        let elapsed_s = float(end.now_ns - start.now_ns) / 1e9;
+        let mut environment = self.environment;
+        environment.steal_percent = delta.steal_percent;
+        environment
+            .findings
+            .extend(judge::of_stretch(stretch(&delta, elapsed_s)));
+        let costs = environment.unit_costs.iter().flat_map(judge::of_costs);
+        let costs: Vec<_> = costs.collect();
+        environment.findings.extend(costs);
         Measured {
             started: opened,
-            environment: Environment {
-                steal_percent: delta.steal_percent,
-                ..self.environment
-            },
+            environment,
             placement: self.placement,
             facts: client.facts(),
             interrupted: ended == Ended::Interrupted || self.interrupt.asked(),
             failure: run.failure(),
-            elapsed_s: float(end.now_ns - start.now_ns) / 1e9,
+            elapsed_s,
             window: delta,
             offered,
             unsent,
@@ -572,10 +589,10 @@ impl Conductor<'_> {
             settled,
             reasons: reasons(run),
             acked_bytes: bytes_of(delta.settled.good(), taken),
-            rates: series.rates,
-            latencies: series.latencies,
+            rates: recording.rates,
+            latencies: recording.latencies,
             stages,
-            intervals: series.intervals,
+            intervals: recording.intervals,
             verified,
             plan: run.plan.clone(),
         }
@@ -648,6 +665,17 @@ fn bytes_of(records: u64, taken: Taken) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
+/// What others took of the window.
+fn stretch(delta: &Delta, elapsed_s: f64) -> Option<Stretch> {
+    let own = delta.cpu_user_s + delta.cpu_system_s + delta.broker_cpu_s.unwrap_or(0.0);
+    Some(Stretch {
+        seconds: elapsed_s,
+        steal_percent: delta.steal_percent?,
+        others_cpus: (delta.machine_busy_cpus? - own / elapsed_s.max(1e-9)).max(0.0),
+        broker_included: delta.broker_cpu_s.is_none(),
+    })
+}
+
 fn delta(start: &Edge, end: &Edge) -> Delta {
     let less = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
     let (now, then) = (&end.counters, &start.counters);
@@ -682,99 +710,6 @@ fn delta(start: &Edge, end: &Edge) -> Delta {
         voluntary_switches: end.process.voluntary_switches - start.process.voluntary_switches,
         involuntary_switches: end.process.involuntary_switches - start.process.involuntary_switches,
         peak_rss_bytes: end.process.peak_rss_bytes,
-    }
-}
-
-/// The window's histograms and series.
-struct Series {
-    start_ns: u64,
-    start_settled: Settled,
-    /// The last tick.
-    tick_ns: u64,
-    tick_good: u64,
-    /// The interval under way.
-    interval_ns: u64,
-    interval_length_ns: u64,
-    interval_good: u64,
-    interval_cpu_s: f64,
-    interval_rates: Histogram<u64>,
-    interval_stages: Option<Stages>,
-    /// Of the whole window.
-    rates: Histogram<u64>,
-    latencies: Latencies,
-    intervals: Vec<Interval>,
-}
-
-impl Series {
-    fn new(start: &Edge, run: &Run) -> Self {
-        Self {
-            start_ns: start.now_ns,
-            start_settled: start.settled,
-            tick_ns: start.now_ns,
-            tick_good: start.settled.good(),
-            interval_ns: start.now_ns,
-            interval_length_ns: INTERVAL_NS_MIN.max(nanos(run.plan.duration) / INTERVALS_MAX),
-            interval_good: start.settled.good(),
-            interval_cpu_s: start.process.cpu_s(),
-            interval_rates: rates(),
-            interval_stages: start.stages.clone(),
-            rates: rates(),
-            latencies: Latencies::default(),
-            intervals: Vec::new(),
-        }
-    }
-
-    /// Notes how many records are good by now.
-    fn tick(&mut self, conductor: &Conductor<'_>, now_ns: u64, good: u64, last: bool) {
-        let length = now_ns.saturating_sub(self.tick_ns);
-        if length >= TICK_NS / 2 {
-            let rate = float(good.saturating_sub(self.tick_good)) * 1e9 / float(length);
-            // A sample that came late stands for all the ticks it covers.
-            let ticks = ((length + TICK_NS / 2) / TICK_NS).max(1);
-            self.interval_rates.saturating_record_n(whole(rate), ticks);
-            (self.tick_ns, self.tick_good) = (now_ns, good);
-        }
-        let length = now_ns.saturating_sub(self.interval_ns);
-        if length >= self.interval_length_ns || (last && length > 0) {
-            self.end_interval(conductor, now_ns, good);
-        }
-    }
-
-    fn end_interval(&mut self, conductor: &Conductor<'_>, now_ns: u64, good: u64) {
-        let mut latencies = Latencies::default();
-        for tally in &conductor.run.settled {
-            tally.take_latencies(&mut latencies);
-        }
-        if conductor.client.settled().is_some()
-            && let Some(stages) = conductor.client.stages()
-        {
-            if let Some(earlier) = &self.interval_stages {
-                let interval = stages.clone().since(earlier);
-                for bucket in interval.append_to_ack.iter_recorded() {
-                    let nanos = bucket.value_iterated_to().saturating_mul(1_000);
-                    latencies
-                        .service
-                        .saturating_record_n(nanos, bucket.count_at_value());
-                }
-            }
-            self.interval_stages = Some(stages);
-        }
-        let cpu_s = Process::now().cpu_s();
-        self.intervals.push(Interval {
-            start: Duration::from_nanos(self.interval_ns - self.start_ns),
-            length: Duration::from_nanos(now_ns - self.interval_ns),
-            acked: good - self.interval_good,
-            cpu_s: cpu_s - self.interval_cpu_s,
-            rates: Sparse::of(&self.interval_rates),
-            response: Sparse::of(&latencies.response),
-            service: Sparse::of(&latencies.service),
-        });
-        // Same bounds: adding cannot fail.
-        let _ = self.rates.add(&self.interval_rates);
-        let _ = self.latencies.response.add(&latencies.response);
-        let _ = self.latencies.service.add(&latencies.service);
-        self.interval_rates.reset();
-        (self.interval_ns, self.interval_good, self.interval_cpu_s) = (now_ns, good, cpu_s);
     }
 }
 

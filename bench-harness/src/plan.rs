@@ -204,6 +204,21 @@ impl Plan {
     }
 }
 
+impl Brokers {
+    /// Whether all of them are reached over the loopback.
+    pub fn on_this_host(&self) -> bool {
+        let here = |address: &String| {
+            ["127.", "localhost:", "[::1]:"]
+                .iter()
+                .any(|start| address.starts_with(start))
+        };
+        match self {
+            Self::Embedded => true,
+            Self::At(addresses) => addresses.iter().all(here),
+        }
+    }
+}
+
 impl fmt::Display for Brokers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -50,6 +50,7 @@ pub(crate) fn recorded(name: &str, started: Duration, seconds: &[Second]) -> Rec
             throughput: None,
             response_us: None,
             service_us: None,
+            rss_bytes: None,
         });
     }
     Recorded {

@@ -48,6 +48,16 @@ fn seconds(time: TimeVal) -> f64 {
     whole + float(u64::try_from(time.tv_usec()).unwrap_or(0)) / 1e6
 }
 
+/// Memory this process holds now; `None` where there is no `/proc`.
+pub fn rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// All CPUs since the machine started, in clock ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
@@ -120,5 +130,6 @@ mod tests {
         let usage = Process::now();
         assert!(usage.peak_rss_bytes > 0);
         assert!(usage.cpu_s() >= 0.0);
+        assert!(rss_bytes().is_some_and(|bytes| bytes > 0));
     }
 }

@@ -71,7 +71,7 @@ pub use completions::{Completion, CompletionQueue};
 pub use config::{Builder, ConfigError, ConfigErrors, Exhausted, Pin, Shards, WaitPolicy};
 pub use dead_letter::{DeadLetter, DeadLetterError};
 pub use delivery::Delivery;
-pub use driver::DriverChoice;
+pub use driver::{DriverChoice, RingRefused};
 pub use embedded::Embedded;
 pub use error::{FlushTimeout, SendError, StartError, TopicError, TrySendError, WarmUpError};
 pub use flush::Flush;

@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 use crate::exit::{Exit, Failure};
 
 pub mod broker;
+pub mod doctor;
 pub mod init;
 pub mod merge;
 pub mod run;
@@ -24,6 +25,10 @@ pub const COMMANDS: &[Entry] = &[
     Entry {
         command: run::command,
         run: run::run,
+    },
+    Entry {
+        command: doctor::command,
+        run: doctor::run,
     },
     Entry {
         command: broker::command,

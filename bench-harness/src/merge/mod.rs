@@ -114,6 +114,10 @@ pub fn merge(parts: &[Recorded], force: bool) -> Result<Recorded, Failure> {
             response: Latency::of(&response.total, 1.0),
             service: Latency::of(&service.total, 1.0),
             stages,
+            floor: match parts {
+                [single] => single.document.latency_us.floor,
+                _ => None, // each part has its own
+            },
         },
         throughput: throughput(&throughput_log.total),
         merged: Some(Merged {
@@ -230,6 +234,7 @@ fn series(timeline: &Timeline, [response, service, rated]: [&Log; 3]) -> Vec<Int
             }),
             response_us: latency(response, cell.start),
             service_us: latency(service, cell.start),
+            rss_bytes: None, // of which process?
         }
     });
     cells.collect()
@@ -291,6 +296,7 @@ fn summed(documents: &[&Document], timeline: &Timeline) -> Document {
         good: documents.iter().all(|d| d.good),
         failure: documents.iter().find_map(|d| d.failure.clone()),
         failures: failures(documents),
+        hints: distinct(documents.iter().flat_map(|d| &d.hints)),
         offered_records: sum(|d| d.offered_records),
         unsent_records: sum(|d| d.unsent_records),
         acked_records: sum(|d| d.acked_records),
@@ -313,6 +319,7 @@ fn summed(documents: &[&Document], timeline: &Timeline) -> Document {
             response: None,
             service: None,
             stages: None,
+            floor: None,
         },
         allocations,
         allocations_per_record: allocations.and_then(|all| per_record(float(all))),
@@ -407,6 +414,11 @@ fn environment(documents: &[&Document]) -> Environment {
         .sum();
     let measured: f64 = documents.iter().map(|d| d.elapsed_s).sum();
     all.steal_percent = stolen.map(|stolen| milli(ratio(stolen, measured)));
+    if documents.len() > 1 {
+        // Each part keeps its own.
+        all.findings.clear();
+        all.unit_costs = None;
+    }
     all
 }
 

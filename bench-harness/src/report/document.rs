@@ -13,11 +13,13 @@ use serde_json::Value;
 use crate::clock::rfc3339;
 use crate::environment::Environment;
 use crate::histogram::{Latency, latencies, rates};
-use crate::measure::{Interval, Measured};
+use crate::measure::Measured;
 use crate::merge::Merged;
 use crate::number::{float, micro, milli, ratio};
 use crate::placement::Placement;
 use crate::plan::Plan;
+use crate::report::hint::hints;
+use crate::series::Interval;
 use crate::setting::{SETTINGS, TABLES};
 
 /// The document's kind and version.
@@ -56,6 +58,9 @@ pub struct Document {
     pub failure: Option<String>,
     /// Why records failed.
     pub failures: Vec<Failures>,
+    /// What to keep in mind about these figures.
+    #[serde(default)]
+    pub hints: Vec<String>,
 
     /// Records meant for the window.
     pub offered_records: u64,
@@ -126,6 +131,10 @@ pub struct LatencyUs {
     pub service: Option<Latency>,
     /// Where the time went.
     pub stages: Option<StagesUs>,
+    /// A record's bytes there and back over plain TCP with the same way of waiting, before the
+    /// warm-up; `null` when a broker is elsewhere.
+    #[serde(default)]
+    pub floor: Option<Latency>,
 }
 
 /// A record's journey, in µs.
@@ -194,6 +203,9 @@ pub struct IntervalFigures {
     pub throughput: Option<Throughput>,
     pub response_us: Option<Latency>,
     pub service_us: Option<Latency>,
+    /// Memory the client held at its end.
+    #[serde(default)]
+    pub rss_bytes: Option<u64>,
 }
 
 /// The document of a run.
@@ -232,6 +244,7 @@ pub fn document(measured: &Measured) -> Document {
                 records: *records,
             })
             .collect(),
+        hints: hints(measured),
         offered_records: measured.offered,
         unsent_records: measured.unsent,
         acked_records: window.settled.acked,
@@ -261,6 +274,7 @@ pub fn document(measured: &Measured) -> Document {
                 seal_to_wire: Latency::of(&stages.seal_to_wire, 1_000.0),
                 wire_to_ack: Latency::of(&stages.wire_to_ack, 1_000.0),
             }),
+            floor: floor(measured),
         },
         allocations: window.allocations,
         allocations_per_record: window.allocations.and_then(|all| per_record(float(all))),
@@ -291,6 +305,15 @@ pub fn document(measured: &Measured) -> Document {
         },
         merged: None,
     }
+}
+
+/// The floor under the latencies of a broker on this host.
+fn floor(measured: &Measured) -> Option<Latency> {
+    if !measured.plan.brokers.on_this_host() {
+        return None;
+    }
+    let costs = measured.environment.unit_costs.as_ref()?;
+    costs.ping_pong.as_ref()?.us
 }
 
 /// Every setting by its key.
@@ -361,6 +384,7 @@ fn figures(
         throughput: throughput(rates),
         response_us: latency(&interval.response),
         service_us: latency(&interval.service),
+        rss_bytes: interval.rss_bytes,
     }
 }
 

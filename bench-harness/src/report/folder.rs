@@ -20,12 +20,13 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 
 use crate::histogram::{Latency, Sparse, latencies, rates};
-use crate::measure::{Interval, Measured};
+use crate::measure::Measured;
 use crate::placement;
 use crate::recorded::{Log, Recorded};
 use crate::report::document::{Document, IntervalFigures, RunJson, document, intervals};
 use crate::report::text::text;
 use crate::scenario::to_toml;
+use crate::series::Interval;
 
 /// Makes sure, before anything is measured, that the folder can be written.
 pub fn prepare(folder: &Path) -> io::Result<()> {

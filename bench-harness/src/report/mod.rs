@@ -2,6 +2,7 @@
 
 pub mod document;
 pub mod folder;
+pub mod hint;
 pub mod lock;
 pub mod picture;
 pub mod text;

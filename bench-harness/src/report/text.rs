@@ -4,6 +4,7 @@ use comfy_table::presets::{NOTHING, UTF8_HORIZONTAL_ONLY};
 use comfy_table::{CellAlignment, Table};
 
 use crate::client::null::UNUSED;
+use crate::doctor::Verdict;
 use crate::histogram::Latency;
 use crate::measure::Measured;
 use crate::number::{float, whole};
@@ -40,6 +41,7 @@ pub fn text(measured: &Measured) -> String {
     }
     out.push_str(&format!("\nSettings of this run\n{}\n", settings(measured)));
     out.push_str(&format!("\n{}", surroundings(measured, &figures)));
+    out.push_str(&cautions(&figures));
     out
 }
 
@@ -255,6 +257,7 @@ fn latency_table(figures: &Document) -> Table {
         row("  seal → wire", stages.seal_to_wire);
         row("  wire → ack", stages.wire_to_ack);
     }
+    row("floor: plain TCP, a record", latency.floor);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -291,6 +294,28 @@ fn settings(measured: &Measured) -> String {
         out.push_str(&format!("  {differs}\n"));
     }
     out.truncate(out.trim_end().len());
+    out
+}
+
+/// What to keep in mind: hints on the run, and what is not good about the host.
+fn cautions(figures: &Document) -> String {
+    let mut out = String::new();
+    for hint in &figures.hints {
+        out.push_str(&format!("\n{hint}"));
+    }
+    let mut findings: Vec<_> = figures.environment.findings.iter().collect();
+    findings.retain(|finding| finding.verdict != Verdict::Good);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
+    if !findings.is_empty() {
+        let said: Vec<_> = findings
+            .iter()
+            .map(|finding| format!("{} {}: {}", finding.name, finding.verdict, finding.value))
+            .collect();
+        out.push_str(&format!(
+            "\nThis host (`ringpost-bench doctor` says more): {}\n",
+            said.join(" · ")
+        ));
+    }
     out
 }
 

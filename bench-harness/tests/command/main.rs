@@ -1,5 +1,6 @@
 //! The program as people and scripts use it: real processes, real sockets on 127.0.0.1. A file a
 //! command.
 
+mod doctor;
 mod run;
 mod support;

@@ -36,6 +36,15 @@ pub(crate) struct ChosenDriver {
 }
 
 impl DriverChoice {
+    /// Whether the kernel grants this thread the io_uring that [`Auto`](Self::Auto) prefers: what a
+    /// producer asks itself when it starts.
+    ///
+    /// # Errors
+    /// With the step that failed, the error number and its likely cause.
+    pub fn probe_ring() -> Result<(), RingRefused> {
+        probe_ring()
+    }
+
     /// Asks the kernel and decides. Only [`DriverChoice::Ring`] can fail.
     ///
     /// The calling thread's seccomp filter counts, so call it where the driver will live or in a

@@ -61,6 +61,7 @@ pub use choice::DriverChoice;
 pub(crate) use choice::{ChosenDriver, DriverKind};
 pub(crate) use epoll::EpollDriver;
 pub(crate) use ring::RingDriver;
+pub use ring::RingRefused;
 pub(crate) use waker::Waker;
 
 /// What a driver sends: pieces that go on the wire one after the other. The vector is handed back

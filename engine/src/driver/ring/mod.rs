@@ -37,7 +37,8 @@ use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{cqueue, opcode, squeue};
 use ringpost_core::connection::ConnId;
 
-pub(crate) use probe::{RingRefused, probe_ring};
+pub use probe::RingRefused;
+pub(crate) use probe::probe_ring;
 
 use super::outgoing::{Outgoing, Progress};
 use super::socket::{self, Blocking, RawAddress};

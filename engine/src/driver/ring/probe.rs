@@ -12,13 +12,13 @@ use super::queue::{Queue, QueueLengths, Sleep};
 /// io_uring cannot be used here. Not an error of the program: containers, hardened hosts and old
 /// kernels refuse it, and epoll does the work then.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RingRefused {
+pub struct RingRefused {
     /// What was being tried.
-    pub(crate) step: &'static str,
+    pub step: &'static str,
     /// The system's error number, if it gave one.
-    pub(crate) errno: Option<i32>,
+    pub errno: Option<i32>,
     /// The likely cause, for people.
-    pub(crate) cause: String,
+    pub cause: String,
 }
 
 impl std::error::Error for RingRefused {}
