@@ -372,6 +372,32 @@ fn w6_sizes_step_where_the_length_fields_grow() {
     }
 }
 
+/// Numbers of one, two and more bytes are written in different ways: every mixture of them is read
+/// back, with the byte behind the record untouched.
+#[test]
+fn w3_w6_every_mixture_of_short_and_long_numbers_is_read_back() {
+    let lens = [None, Some(0), Some(63), Some(64), Some(8_191), Some(8_192)];
+    for delta in [0, -1, 63, 64, -64, -65, 8_191, 8_192, i64::MIN] {
+        for offset in [0, 63, 64, 8_191, 8_192] {
+            for (key_len, value_len) in lens.iter().flat_map(|key| lens.map(|value| (*key, value)))
+            {
+                let record = Owned {
+                    timestamp: delta,
+                    key: key_len.map(|len| vec![b'k'; len]),
+                    value: value_len.map(|len| vec![b'v'; len]),
+                    headers: Vec::new(),
+                };
+                let mut bytes = Vec::new();
+                record.encode(0, offset, &mut bytes);
+                let mut reader = Reader::new(&bytes);
+                let view = RecordView::read(&mut reader).unwrap();
+                assert_eq!((reader.remaining(), view.offset_delta), (0, offset));
+                assert_eq!(Owned::of(&view, 0), record);
+            }
+        }
+    }
+}
+
 /// Timestamps before, a day from and the whole range from the first are read back.
 #[test]
 fn w12_timestamp_deltas_of_any_sign_and_size() {
