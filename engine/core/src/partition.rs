@@ -14,7 +14,7 @@
 //! assert_eq!(consistent_partition(b"123456789", 1000), PartitionId(262));
 //! ```
 
-use crate::health::{Routes, Standing, choose};
+use crate::health::{Routes, Standing, View, choose};
 use crate::id::PartitionId;
 use crate::random::Random;
 
@@ -81,7 +81,11 @@ fn remainder(hash: u32, partitions: u32) -> PartitionId {
 /// The sticky choice of one sending handle or thread.
 #[derive(Debug, Clone)]
 pub struct Sticky {
-    partition: Option<u32>,
+    /// [`Self::NONE`], or one that is spent, is above all there are.
+    partition: u32,
+    /// How it stood when it was last looked at: as long as that is the same there is nothing to
+    /// compare.
+    seen: View,
     /// How it stood when it was chosen.
     standing: Standing,
     /// It is left when it costs more than this, in microseconds.
@@ -95,7 +99,8 @@ impl Sticky {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
-            partition: None,
+            partition: Self::NONE,
+            seen: View::UNTOLD,
             standing: Standing::Good,
             cost_max: u32::MAX,
             bytes_since_switch: 0,
@@ -107,23 +112,31 @@ impl Sticky {
     /// there is none, or when it stands worse or became far dearer than when it was chosen.
     #[inline]
     pub fn choose(&mut self, routes: &impl Routes) -> u32 {
-        if let Some(partition) = self.partition
-            && partition < routes.count()
-        {
+        let partition = self.partition;
+        if partition < routes.count() {
             let view = routes.view(partition);
-            if view.standing() <= self.standing && view.cost() <= self.cost_max {
+            if view == self.seen || self.is_still_good(view) {
                 return partition;
             }
         }
         self.choose_anew(routes)
     }
 
+    /// Apart, because it is only asked when something changed, and [`Sticky::choose`] is for every
+    /// record.
+    #[cold]
+    fn is_still_good(&mut self, view: View) -> bool {
+        self.seen = view;
+        view.standing() <= self.standing && view.cost() <= self.cost_max
+    }
+
     #[cold]
     fn choose_anew(&mut self, routes: &impl Routes) -> u32 {
-        let left = self.partition.map(|partition| partition & !Self::SPENT);
+        let left = (self.partition != Self::NONE).then_some(self.partition & !Self::SPENT);
         let chosen = choose(&mut self.random, routes, left);
         let view = routes.view(chosen);
-        self.partition = Some(chosen);
+        self.partition = chosen;
+        self.seen = view;
         self.standing = view.standing();
         self.cost_max = match view.cost() {
             0 => u32::MAX, // Not told yet.
@@ -147,13 +160,18 @@ impl Sticky {
 
     /// Ends the choice; the next record chooses anew, elsewhere if there is an elsewhere.
     pub fn release(&mut self) {
-        if let Some(partition) = self.partition {
+        if self.partition != Self::NONE {
             // Kept as the place not to choose: an out-of-range wish forces a new draw.
             self.bytes_since_switch = 0;
-            self.partition = Some(partition | Self::SPENT);
+            self.partition |= Self::SPENT;
         }
     }
 
+    /// No choice.
+    const NONE: u32 = u32::MAX;
+
+    /// Set when the choice is over. Partitions are numbered by `i32`, so none has it, and one that is
+    /// spent is not [`Self::NONE`].
     const SPENT: u32 = 1 << 31;
 
     /// A choice is left at so many times its cost. A choice adds two batches at most to what a lane
@@ -164,7 +182,6 @@ impl Sticky {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::View;
 
     /// Values of `org.apache.kafka.common.utils.Utils.murmur2`, from Kafka's own unit test.
     #[test]
