@@ -325,6 +325,21 @@ impl Lane {
         if let Some(appended) = self.append_at_once(&mut inner, record, bound, watch) {
             return Ok(appended);
         }
+        self.append_at_length(inner, record, bound, watch, grant)
+    }
+
+    /// [`Lane::append`], when a copy is not all. Apart from it, or registers would be saved for this
+    /// with every record.
+    #[cold]
+    #[inline(never)]
+    fn append_at_length(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        record: &Record<'_>,
+        bound: Bound,
+        watch: Watch,
+        grant: &mut Option<SegmentMut>,
+    ) -> Result<Appended, Refused> {
         let mut leftovers = Leftovers::default();
         let value = match &record.value {
             Some(Value::Shared(value)) if value.len() >= SHARED_VALUE_BYTES_MIN => {
