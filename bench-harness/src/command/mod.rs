@@ -9,6 +9,7 @@ pub mod broker;
 pub mod doctor;
 pub mod init;
 pub mod merge;
+pub mod report;
 pub mod run;
 
 /// A command.
@@ -29,6 +30,10 @@ pub const COMMANDS: &[Entry] = &[
     Entry {
         command: doctor::command,
         run: doctor::run,
+    },
+    Entry {
+        command: report::command,
+        run: report::run,
     },
     Entry {
         command: broker::command,
