@@ -16,6 +16,7 @@
 //! | results are written, and read again | [`report`], [`recorded`], [`histogram`], [`environment`], [`exit`] |
 //! | what a result must keep | [`threshold`] |
 //! | results are told apart, and added up | [`likeness`], [`merge`] |
+//! | the highest rate that holds: probes, and which rate is next | [`search`] |
 //! | commands of many runs start each as a process of its own | [`trial`] |
 //! | a matrix of runs, and where its results lie | [`sweep`] |
 //!
@@ -59,6 +60,7 @@ pub mod run;
 #[cfg(test)]
 mod sample;
 pub mod scenario;
+pub mod search;
 pub mod sender;
 pub mod series;
 pub mod setting;

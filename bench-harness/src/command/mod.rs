@@ -9,8 +9,10 @@ pub mod broker;
 pub mod doctor;
 pub mod init;
 pub mod merge;
+pub mod peak;
 pub mod report;
 pub mod run;
+pub mod slo;
 
 /// A command.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +40,14 @@ pub const COMMANDS: &[Entry] = &[
     Entry {
         command: broker::command,
         run: broker::run,
+    },
+    Entry {
+        command: peak::command,
+        run: peak::run,
+    },
+    Entry {
+        command: slo::command,
+        run: slo::run,
     },
     Entry {
         command: merge::command,

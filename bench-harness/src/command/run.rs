@@ -26,17 +26,10 @@ Examples:
 
 /// Its flags.
 pub fn command() -> Command {
-    let defaults = Plan::default();
-    let mut command = Command::new("run")
+    let command = Command::new("run")
         .about("One measured run: warm-up, measured window, drain, verdict")
         .args_override_self(true) // the last one counts, as scripts expect
         .after_help(format!("{EXAMPLES}\n\n{HELP}"))
-        .arg(
-            Arg::new("scenario")
-                .value_name("SCENARIO")
-                .value_parser(value_parser!(PathBuf))
-                .help("A scenario file (`init` writes one); flags override what it says"),
-        )
         .arg(
             Arg::new("attended")
                 .long("attended")
@@ -44,6 +37,18 @@ pub fn command() -> Command {
                 .hide(true) // how other commands start a run
                 .help("End early when stdin ends"),
         );
+    with_settings(command)
+}
+
+/// `command` with a scenario and a flag for each setting: what [`read_plan`] reads.
+pub fn with_settings(command: Command) -> Command {
+    let defaults = Plan::default();
+    let mut command = command.arg(
+        Arg::new("scenario")
+            .value_name("SCENARIO")
+            .value_parser(value_parser!(PathBuf))
+            .help("A scenario file (`init` writes one); flags override what it says"),
+    );
     for setting in SETTINGS {
         let default = (setting.show)(&defaults).map(|value| format!(" [default: {value}]"));
         let mut arg = Arg::new(setting.name)
@@ -67,9 +72,8 @@ pub fn command() -> Command {
     command
 }
 
-/// Measures and tells.
-pub fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
-    let mut draft = Draft::default();
+/// The plan that scenario and flags make on top of `draft`.
+pub fn read_plan(mut draft: Draft, matches: &ArgMatches) -> Result<Plan, Failure> {
     if let Some(path) = matches.get_one::<PathBuf>("scenario") {
         draft.read_file(path);
     }
@@ -82,9 +86,14 @@ pub fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
             draft.flag(&setting.flag(), value);
         }
     }
-    let plan = draft
+    draft
         .finish()
-        .map_err(|faults| Failure::config(faults.to_string()))?;
+        .map_err(|faults| Failure::config(faults.to_string()))
+}
+
+/// Measures and tells.
+pub fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
+    let plan = read_plan(Draft::default(), matches)?;
     // Held until the end.
     let _lock = match &plan.out {
         Some(folder) => {

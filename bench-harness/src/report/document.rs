@@ -317,7 +317,7 @@ fn floor(measured: &Measured) -> Option<Latency> {
 }
 
 /// Every setting by its key.
-fn config(plan: &Plan) -> BTreeMap<String, Value> {
+pub(crate) fn config(plan: &Plan) -> BTreeMap<String, Value> {
     let mut config: BTreeMap<String, Value> = SETTINGS
         .iter()
         .filter(|setting| !TABLES.contains(&setting.name))

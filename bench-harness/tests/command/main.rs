@@ -3,4 +3,5 @@
 
 mod doctor;
 mod run;
+mod search;
 mod support;

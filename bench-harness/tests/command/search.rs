@@ -1,0 +1,113 @@
+//! `peak` and `slo`.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::support::{code, document, number, run, text};
+
+/// Probes as short as they can be and still tell something, at most so many.
+const QUICK: [&str; 6] = [
+    "--duration",
+    "300ms",
+    "--warmup",
+    "100ms",
+    "--format",
+    "json",
+];
+
+#[test]
+fn peak_finds_a_rate_or_says_that_it_did_not() {
+    let output = run(&[&["peak", "--probes", "3", "--precision", "50"], &QUICK[..]].concat());
+    let document = document(&output);
+    assert_eq!(document["schema"], "ringpost-bench/search/1");
+    assert_eq!(document["what"], "peak");
+    let probes = document["probes"].as_array().expect("a list");
+    assert!((2..=3).contains(&probes.len()), "{document:#}");
+    assert!(number(&document, "/closed_loop_records_per_s") > 0.0);
+    for probe in probes {
+        assert!(number(probe, "/rate") > 0.0);
+        assert!(number(probe, "/response_us/p99") > 0.0);
+    }
+    // Exit code, verdict and answer belong together.
+    match document["verdict"].as_str() {
+        Some("found") => {
+            assert_eq!(code(&output), Some(0));
+            let last = probes.last().expect("one at least");
+            assert_eq!(last["confirming"], Value::Bool(true));
+            assert_eq!(last["rate"], document["found_records_per_s"]);
+        }
+        Some("unconfirmed") => {
+            assert_eq!(code(&output), Some(3));
+            assert!(document["found_records_per_s"].is_null());
+        }
+        other => panic!("{other:?}: {}", text(&output.stderr)),
+    }
+    let told = text(&output.stderr);
+    for said in ["Probe 1", "left", "probes at most"] {
+        assert!(told.contains(said), "{said} is not in\n{told}");
+    }
+}
+
+#[test]
+fn an_objective_that_every_rate_keeps_is_confirmed() {
+    let mut arguments = vec!["slo", "p99 < 60s", "--lowest", "20", "--probes", "30"];
+    // Awaited one by one: a rate that is soon too high.
+    arguments.extend(["--delivery", "wait", "--precision", "50"]);
+    arguments.extend(QUICK);
+    let output = run(&arguments);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let document = document(&output);
+    assert_eq!(document["objective"], "p99 < 60s");
+    let found = number(&document, "/found_records_per_s");
+    assert!(found >= 20.0, "{document:#}");
+}
+
+#[test]
+fn an_objective_that_the_lowest_rate_misses_is_told() {
+    let mut arguments = vec!["slo", "p50 < 1us", "--lowest", "100"];
+    arguments.extend(&QUICK[..4]);
+    let output = run(&arguments);
+    assert_eq!(code(&output), Some(3), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    assert!(told.contains("None: not even 100 records/s"), "{told}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for (arguments, said) in [
+        (vec!["slo", "p99 5ms"], "expected"),
+        (vec!["slo", "vs_baseline p99 < 5%"], "no baseline"),
+        (vec!["peak", "--rate", "5k"], "searched for"),
+        (vec!["peak", "--records", "5k"], "another length"),
+        (vec!["peak", "--precision", "0"], "0.5 to 50"),
+        (vec!["peak", "--probes", "1"], "from 2 to 200"),
+        (vec!["peak", "--partition", "1"], "--partitions"),
+    ] {
+        let output = run(&arguments);
+        assert_eq!(code(&output), Some(2), "{arguments:?}");
+        let told = text(&output.stderr);
+        assert!(
+            told.contains(said),
+            "{arguments:?}: {said} is not in\n{told}"
+        );
+    }
+    assert_eq!(code(&run(&["slo"])), Some(2));
+    for command in ["peak", "slo"] {
+        let help = text(&run(&[command, "--help"]).stdout);
+        assert!(
+            help.contains("Examples:") && help.contains("  3  not even"),
+            "{help}"
+        );
+    }
+}
+
+#[test]
+fn a_broker_that_is_not_there_ends_the_search() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    let output = run(&[&["peak", "--brokers", &address], &QUICK[..]].concat());
+    assert_eq!(code(&output), Some(4), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains(&address));
+}
