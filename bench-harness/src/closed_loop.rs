@@ -13,6 +13,11 @@ use crate::units::show_rate;
 const WINDOW_MAX: Duration = Duration::from_secs(2);
 const WARMUP_MAX: Duration = Duration::from_secs(1);
 
+/// How long it runs before `plan` does.
+pub fn length(plan: &Plan) -> Duration {
+    plan.duration.min(WINDOW_MAX) + plan.warmup.min(WARMUP_MAX)
+}
+
 /// Records a second that `plan` manages in a closed loop.
 pub fn records_per_s(plan: &Plan, interrupt: &Interrupt) -> Result<f64, Failure> {
     let closed = Plan {

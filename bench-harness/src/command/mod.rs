@@ -13,6 +13,7 @@ pub mod peak;
 pub mod report;
 pub mod run;
 pub mod slo;
+pub mod sweep;
 
 /// A command.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,10 @@ pub const COMMANDS: &[Entry] = &[
     Entry {
         command: run::command,
         run: run::run,
+    },
+    Entry {
+        command: sweep::command,
+        run: sweep::run,
     },
     Entry {
         command: doctor::command,

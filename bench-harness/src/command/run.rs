@@ -72,8 +72,8 @@ pub fn with_settings(command: Command) -> Command {
     command
 }
 
-/// The plan that scenario and flags make on top of `draft`.
-pub fn read_plan(mut draft: Draft, matches: &ArgMatches) -> Result<Plan, Failure> {
+/// `draft` with what scenario and flags say.
+pub fn read_draft(mut draft: Draft, matches: &ArgMatches) -> Draft {
     if let Some(path) = matches.get_one::<PathBuf>("scenario") {
         draft.read_file(path);
     }
@@ -87,6 +87,11 @@ pub fn read_plan(mut draft: Draft, matches: &ArgMatches) -> Result<Plan, Failure
         }
     }
     draft
+}
+
+/// The plan that scenario and flags make on top of `draft`.
+pub fn read_plan(draft: Draft, matches: &ArgMatches) -> Result<Plan, Failure> {
+    read_draft(draft, matches)
         .finish()
         .map_err(|faults| Failure::config(faults.to_string()))
 }

@@ -97,7 +97,9 @@ fn write_texts(
     };
     let mut json = serde_json::to_vec_pretty(&run)?;
     json.push(b'\n');
-    fs::write(folder.join("run.json"), json)
+    // Last and at once: a folder with a run.json is whole.
+    fs::write(folder.join(".run.json"), json)?;
+    fs::rename(folder.join(".run.json"), folder.join("run.json"))
 }
 
 /// An interval: from the window's start, how long, what was recorded.

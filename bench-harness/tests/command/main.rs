@@ -3,5 +3,7 @@
 
 mod doctor;
 mod run;
+mod scenarios;
 mod search;
 mod support;
+mod sweep;

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Output};
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
@@ -14,7 +13,7 @@ use nix::unistd::Pid;
 use ringpost_bench::recorded::Recorded;
 use serde_json::Value;
 
-use crate::support::{Folder, SHORT, bench, code, document, number, run, text};
+use crate::support::{Folder, Running, SHORT, code, document, is_gone, number, run, text};
 
 #[test]
 fn a_run_prints_one_document_with_every_field() {
@@ -482,66 +481,6 @@ fn a_broker_that_is_not_there_is_named() {
         "{}",
         text(&output.stderr)
     );
-}
-
-/// A child that is ended when the test is, however that ends.
-struct Running(Child);
-
-impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        Self(bench(arguments).spawn().expect("the program starts"))
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.0.id()).expect("a pid"))
-    }
-
-    /// The program's own child processes.
-    fn children(&self) -> Vec<i32> {
-        let pid = self.pid();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let children = children.expect("the kernel lists children");
-        children
-            .split_whitespace()
-            .map(|pid| pid.parse().expect("a pid"))
-            .collect()
-    }
-
-    /// Reads stderr up to a line that contains `what`.
-    fn until(&mut self, what: &str) {
-        let mut lines = BufReader::new(self.0.stderr.as_mut().expect("piped")).lines();
-        let found = lines.any(|line| line.expect("text").contains(what));
-        assert!(found, "it never said `{what}`");
-    }
-
-    fn wait(mut self) -> Output {
-        let stdout = self.0.stdout.take().expect("piped");
-        let read = std::thread::spawn(move || std::io::read_to_string(stdout).expect("text"));
-        let stderr = std::io::read_to_string(self.0.stderr.take().expect("piped")).expect("text");
-        let status = self.0.wait().expect("it ends");
-        let stdout = read.join().expect("read");
-        Output {
-            status,
-            stdout: stdout.into(),
-            stderr: stderr.into(),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Whether the process is gone, or only waits for somebody to take note.
-fn is_gone(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.starts_with(" Z"))
-    })
 }
 
 const LONG: [&str; 8] = [

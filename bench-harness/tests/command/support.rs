@@ -1,9 +1,11 @@
 //! What all tests of the program share.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// The program with `arguments`, its output kept.
@@ -75,3 +77,66 @@ impl Drop for Folder {
 
 /// The shortest run that measures something.
 pub(crate) const SHORT: [&str; 6] = ["--engine", "null", "--duration", "1s", "--warmup", "200ms"];
+
+/// A child that is ended when the test is, however that ends.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    /// Started, its output kept.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self(bench(arguments).spawn().expect("the program starts"))
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).expect("a pid"))
+    }
+
+    /// The program's own child processes.
+    pub(crate) fn children(&self) -> Vec<i32> {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.expect("the kernel lists children");
+        children
+            .split_whitespace()
+            .map(|pid| pid.parse().expect("a pid"))
+            .collect()
+    }
+
+    /// Reads stderr up to a line that contains `what`.
+    pub(crate) fn until(&mut self, what: &str) {
+        let mut lines = BufReader::new(self.0.stderr.as_mut().expect("piped")).lines();
+        let found = lines.any(|line| line.expect("text").contains(what));
+        assert!(found, "it never said `{what}`");
+    }
+
+    /// Its output, once it has ended.
+    pub(crate) fn wait(mut self) -> Output {
+        let stdout = self.0.stdout.take().expect("piped");
+        let read = std::thread::spawn(move || std::io::read_to_string(stdout).expect("text"));
+        let stderr = std::io::read_to_string(self.0.stderr.take().expect("piped")).expect("text");
+        let status = self.0.wait().expect("it ends");
+        let stdout = read.join().expect("read");
+        Output {
+            status,
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether the process is gone, or only waits for somebody to take note.
+pub(crate) fn is_gone(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" Z"))
+    })
+}

@@ -1,0 +1,318 @@
+//! `sweep`: its folders, its exit codes, and what it does when it is not left alone.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use ringpost_bench::recorded::Recorded;
+use ringpost_bench::report::lock;
+use serde_json::Value;
+
+use crate::support::{Folder, Running, code, document, run, text};
+
+/// A scenario whose runs are as short as they can be, with `rest` after its settings.
+fn scenario(folder: &Folder, rest: &str) -> String {
+    let short = "engine = 'null'\nwarmup = '20ms'\nduration = '100ms'\n";
+    whole_scenario(folder, &format!("{short}{rest}"))
+}
+
+fn whole_scenario(folder: &Folder, text: &str) -> String {
+    let file = folder.path("scenario.toml");
+    fs::write(&file, text).expect("written");
+    file
+}
+
+fn state(out: &str) -> Value {
+    let json = fs::read(Path::new(out).join("sweep.json")).expect("a state");
+    serde_json::from_slice(&json).expect("JSON")
+}
+
+/// What became of each run, in order.
+fn progress(out: &str) -> Vec<String> {
+    let runs = state(out)["runs"].as_array().cloned().expect("runs");
+    let told = |run: &Value| run["progress"].as_str().expect("text").to_owned();
+    runs.iter().map(told).collect()
+}
+
+/// What cannot stay the same when a file is written again.
+fn identity(path: &str) -> (Vec<u8>, std::time::SystemTime) {
+    let modified = fs::metadata(path).and_then(|data| data.modified());
+    (fs::read(path).expect("read"), modified.expect("a time"))
+}
+
+#[test]
+fn a_sweep_writes_a_results_folder_for_each_cell_and_runs_none_of_them_twice() {
+    let folder = Folder::new("sweep");
+    let out = folder.path("out");
+    let file = scenario(
+        &folder,
+        "[sweep]\nrecord_size = ['100B', '1KiB']\nkeys = ['zipf:10,1']\n\
+         [gate]\nthresholds = ['records_per_s > 1', 'p50 < 1us']\n",
+    );
+    let arguments = ["sweep", &file, "--out", &out, "--format", "json"];
+    let output = run(&arguments);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    assert_eq!(document(&output), state(&out));
+    assert_eq!(progress(&out), ["finished", "finished"]);
+    let mut before = Vec::new();
+    for (cell, size) in [("100B-zipf_10_1", "100B"), ("1KiB-zipf_10_1", "1KiB")] {
+        let cell = format!("{out}/{cell}");
+        let recorded = Recorded::open(cell.as_ref()).expect("a results folder");
+        assert_eq!(recorded.document.config["record_size"], size);
+        assert_eq!(recorded.document.gate.len(), 2);
+        let scenario = fs::read_to_string(format!("{cell}/scenario.toml")).expect("read");
+        assert!(scenario.contains("records_per_s > 1"), "{scenario}");
+        before.push((
+            format!("{cell}/run.json"),
+            identity(&format!("{cell}/run.json")),
+        ));
+    }
+    let told = text(&output.stderr);
+    for said in [
+        "[1/2] 100B-zipf_10_1: started, about ",
+        "[2/2] 1KiB-zipf_10_1: ",
+        "1 of 2 thresholds hold",
+    ] {
+        assert!(told.contains(said), "{said}\nis not in\n{told}");
+    }
+    let readme = fs::read_to_string(format!("{out}/README.md")).expect("read");
+    assert!(readme.contains("| 1KiB-zipf_10_1 | "), "{readme}");
+
+    let output = run(&arguments[..4]);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let told = text(&output.stderr);
+    assert!(told.contains("2 of 2 runs are there already"), "{told}");
+    assert!(text(&output.stdout).contains("100B-zipf_10_1"));
+    for (path, identity_before) in before {
+        assert_eq!(identity(&path), identity_before, "{path}");
+    }
+}
+
+#[test]
+fn a_killed_sweep_goes_on_where_it_was() {
+    let folder = Folder::new("sweep-killed");
+    let out = folder.path("out");
+    let file = whole_scenario(
+        &folder,
+        "engine = 'null'\nwarmup = '20ms'\nduration = '400ms'\n[sweep]\nacks = [1, 0, 'all']\n",
+    );
+    let arguments = ["sweep", &file, "--out", &out];
+    let mut sweep = Running::start(&arguments);
+    sweep.until("[2/3] 0: started");
+    kill(sweep.pid(), Signal::SIGKILL).expect("signalled");
+    drop(sweep);
+    assert_eq!(progress(&out), ["finished", "running", "planned"]);
+    let first = format!("{out}/1/run.json");
+    let before = identity(&first);
+
+    let output = run(&arguments);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let told = text(&output.stderr);
+    assert!(told.contains("1 of 3 runs are there already"), "{told}");
+    assert!(!told.contains("[1/3]"), "{told}");
+    assert_eq!(identity(&first), before);
+    assert_eq!(progress(&out), ["finished"; 3]);
+    for cell in ["0", "all"] {
+        let recorded = Recorded::open(format!("{out}/{cell}").as_ref()).expect("a result");
+        assert!(!recorded.document.interrupted, "{cell}");
+    }
+}
+
+#[test]
+fn an_interrupted_cell_counts_as_not_run() {
+    let folder = Folder::new("sweep-interrupted");
+    let out = folder.path("out");
+    let file = whole_scenario(
+        &folder,
+        "engine = 'null'\nwarmup = '20ms'\n[sweep]\nduration = ['10m', '100ms']\n",
+    );
+    let mut sweep = Running::start(&["sweep", &file, "--out", &out]);
+    sweep.until("[1/2] 10m: started");
+    kill(sweep.pid(), Signal::SIGINT).expect("signalled");
+    let output = sweep.wait();
+    assert_eq!(code(&output), Some(1), "{}", text(&output.stderr));
+    assert_eq!(progress(&out), ["interrupted", "planned"]);
+    let told = text(&output.stderr);
+    assert!(told.contains("the same command again runs those"), "{told}");
+}
+
+#[test]
+fn a_cell_that_fails_does_not_keep_the_others_from_running() {
+    let folder = Folder::new("sweep-fails");
+    let out = folder.path("out");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    let file = scenario(
+        &folder,
+        &format!("[sweep]\nbrokers = ['{address}', 'embedded']\n"),
+    );
+    for _ in 0..2 {
+        let output = run(&["sweep", &file, "--out", &out]);
+        assert_eq!(code(&output), Some(1), "{}", text(&output.stderr));
+        assert_eq!(progress(&out), ["failed", "finished"]);
+        let why = state(&out)["runs"][0]["why"].clone();
+        assert!(
+            why.as_str().is_some_and(|why| why.contains(&address)),
+            "{why}"
+        );
+        let told = text(&output.stderr);
+        let name = address.replace(':', "_");
+        assert!(told.contains(&format!("[1/2] {name}: FAILED: ")), "{told}");
+    }
+}
+
+#[test]
+fn rounds_take_turns_and_are_merged() {
+    let folder = Folder::new("sweep-rounds");
+    let out = folder.path("out");
+    let file = scenario(&folder, "[sweep]\nacks = [0, 1]\n");
+    let arguments = ["sweep", &file, "--out", &out, "--rounds", "2"];
+    let output = run(&arguments);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let runs = state(&out)["runs"].as_array().cloned().expect("runs");
+    let folders: Vec<_> = runs.iter().map(|run| run["folder"].clone()).collect();
+    assert_eq!(
+        folders,
+        ["0/rounds/1", "1/rounds/1", "1/rounds/2", "0/rounds/2"]
+    );
+    let open = |name: &str| Recorded::open(format!("{out}/{name}").as_ref()).expect(name);
+    let rounds = [open("1/rounds/1"), open("1/rounds/2")].map(|round| round.service.total.len());
+    assert_eq!(open("1").service.total.len(), rounds[0] + rounds[1]);
+    assert!(open("1").document.merged.is_some());
+
+    let merged = format!("{out}/1/run.json");
+    let before = identity(&merged);
+    assert_eq!(code(&run(&arguments)), Some(0));
+    assert_eq!(identity(&merged), before, "the same rounds, the same merge");
+}
+
+#[test]
+fn a_dry_run_tells_the_plan_and_touches_nothing() {
+    let folder = Folder::new("sweep-dry");
+    let out = folder.path("out");
+    let file = whole_scenario(
+        &folder,
+        "warmup = '20ms'\nduration = '100ms'\n[sweep]\nacks = [0, 1]\nset.gap = ['1ms']\n",
+    );
+    let arguments = ["sweep", &file, "--dry-run", "--rounds", "2", "--out", &out];
+    let output = run(&arguments);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    let lines: Vec<_> = told.lines().map(str::trim).collect();
+    assert_eq!(
+        lines,
+        [
+            "2 cells",
+            "acks = 0 | 1",
+            "set.gap = 1ms",
+            "4 runs, about 3 s, in this order:",
+            "0-1ms, round 1",
+            "1-1ms, round 1",
+            "1-1ms, round 2",
+            "0-1ms, round 2",
+        ]
+    );
+    let output = run(&[&arguments[..], &["--format", "json"]].concat());
+    let plan = document(&output);
+    assert_eq!(plan["schema"], "ringpost-bench/sweep/1");
+    assert_eq!(plan["cells"][1]["settings"]["acks"], "1");
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn a_folder_of_something_else_is_refused() {
+    let folder = Folder::new("sweep-refused");
+    let out = folder.path("out");
+    let sweep = |rest: &str, flags: &[&str]| {
+        let file = scenario(&folder, rest);
+        run(&[&["sweep", &file, "--out", &out], flags].concat())
+    };
+    let one = "[sweep]\nacks = [1]\n";
+    assert_eq!(code(&sweep(one, &[])), Some(0));
+    for (rest, flags, said) in [
+        (
+            "[sweep]\nacks = [0, 1]\n",
+            &[][..],
+            "another sweep lies there: it varies acks=1, this one acks=0|1",
+        ),
+        (one, &["--rounds", "2"], "it has --rounds 1, this one 2"),
+        (
+            one,
+            &["--partitions", "2"],
+            "its 1 has `--partitions=6`, this one `--partitions=2`",
+        ),
+    ] {
+        let output = sweep(rest, flags);
+        let told = text(&output.stderr);
+        assert_eq!(code(&output), Some(2), "{told}");
+        assert!(told.contains(said), "{said}\nis not in\n{told}");
+    }
+    // A cell's folder with somebody else's run in it.
+    let cell = format!("{out}/1/scenario.toml");
+    let other = fs::read_to_string(&cell)
+        .expect("read")
+        .replace("partitions = 6", "partitions = 7");
+    fs::write(&cell, other).expect("written");
+    let output = sweep(one, &[]);
+    assert_eq!(code(&output), Some(2));
+    assert!(text(&output.stderr).contains("a run of another scenario lies there"));
+    // No sweep at all.
+    fs::remove_file(format!("{out}/sweep.json")).expect("removed");
+    let output = sweep(one, &[]);
+    assert_eq!(code(&output), Some(2));
+    assert!(text(&output.stderr).contains("it is not empty, and no sweep"));
+    // Somebody is at work there.
+    let _lock = lock::lock(out.as_ref()).expect("locked");
+    let output = sweep(one, &[]);
+    assert_eq!(code(&output), Some(5));
+    assert!(text(&output.stderr).contains("another process is writing to it"));
+}
+
+#[test]
+fn what_is_wrong_is_told_at_once_and_nothing_runs() {
+    let folder = Folder::new("sweep-faults");
+    let file = scenario(
+        &folder,
+        "extends = 'base.toml'\n[sweep]\ncompresion = ['lz4']\nlinger = ['5']\n\
+         [gate]\nthresholds = ['p98 < 1ms']\n",
+    );
+    fs::write(folder.path("base.toml"), "partition = 3\n").expect("written");
+    let output = run(&["sweep", &file, "--rate", "fast"]);
+    assert_eq!(code(&output), Some(2));
+    let told = text(&output.stderr);
+    let base = folder.path("base.toml");
+    for said in [
+        format!("{base}:1: partition: there is no such key; did you mean `partitions`?"),
+        format!("{file}:6: sweep.compresion: there is no such setting; did you mean"),
+        format!("{file}:7: sweep.linger: `5` is not allowed"),
+        format!("{file}:9: gate.thresholds: `p98 < 1ms` is not allowed"),
+        "--rate: `fast` is not allowed".into(),
+    ] {
+        assert!(told.contains(&said), "{said}\nis not in\n{told}");
+    }
+    assert!(output.stdout.is_empty());
+
+    let file = scenario(&folder, "[sweep]\nacks = [1]\n");
+    let output = run(&["sweep", &file]);
+    assert_eq!(code(&output), Some(2));
+    assert!(text(&output.stderr).contains("--out: a sweep keeps its results"));
+    let output = run(&["run", &file]);
+    assert_eq!(code(&output), Some(2));
+    assert!(text(&output.stderr).contains("`ringpost-bench sweep`"));
+}
+
+#[test]
+fn its_help_shows_examples_and_exit_codes() {
+    let output = run(&["sweep", "--help"]);
+    assert_eq!(code(&output), Some(0));
+    let told = text(&output.stdout);
+    for said in [
+        "ringpost-bench sweep bench-harness/scenarios/compression.toml",
+        "Exit codes:",
+        "--rounds",
+    ] {
+        assert!(told.contains(said), "{said}\nis not in\n{told}");
+    }
+}
