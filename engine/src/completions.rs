@@ -37,6 +37,8 @@ pub struct CompletionQueue {
 struct Inner {
     done: VecDeque<Done>,
     spare: Vec<Vec<Tagged>>,
+    /// The most tags that a batch had.
+    most: usize,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,9 @@ impl Tags {
     #[inline]
     pub(crate) fn push(&mut self, tagged: Tagged) {
         if let Some(all) = &mut self.tagged {
+            if all.len() == all.capacity() {
+                self.queue.widen(all);
+            }
             all.push(tagged);
         }
     }
@@ -153,6 +158,17 @@ impl CompletionQueue {
         })
     }
 
+    /// Makes room for more tags of a batch: at first for few, as many batches are small, then at once for
+    /// as many as any batch had. Doubled each time, a vector took ten pieces of the heap until it was as
+    /// long as a batch, and there are as many of them as ever were on the way at once.
+    #[cold]
+    fn widen(&self, tagged: &mut Vec<Tagged>) {
+        const FEW: usize = 64;
+        let len = tagged.len();
+        let most = if len == 0 { FEW } else { self.inner().most };
+        tagged.reserve_exact(most.max(2 * len) - len);
+    }
+
     /// A batch that had room reserved has its verdict.
     fn push(&self, done: Done) {
         self.inner().done.push_back(done);
@@ -181,8 +197,12 @@ impl CompletionQueue {
                     outcome: Outcome::of(&verdict, partition, record.index, timestamp_ms),
                 }
             }));
+            let count = tagged.len();
             tagged.clear();
-            self.inner().spare.push(tagged);
+            let mut inner = self.inner();
+            inner.most = inner.most.max(count);
+            inner.spare.push(tagged);
+            drop(inner);
             self.reserved.fetch_sub(1, Ordering::Relaxed);
         }
         completions.len() - before
@@ -275,6 +295,33 @@ mod tests {
         ];
         assert!(found.eq(expected), "{completions:?}");
         assert!(queue.reserve(4, 100).is_some());
+    }
+
+    /// Once a batch of 1,000 tags was drained, the tags of the next lie in two blocks one after the other,
+    /// and those of a batch that uses a block again in no new one.
+    #[test]
+    fn tags_grow_to_the_length_of_a_batch_at_once() {
+        let queue = Arc::new(CompletionQueue::new(4));
+        let blocks = |tags: &mut Tags| {
+            let mut capacities = Vec::new();
+            for index in 0..1_000 {
+                tags.push(Tagged {
+                    tag: 0,
+                    index,
+                    timestamp_delta_ms: 0,
+                });
+                capacities.push(tags.tagged.as_ref().map(Vec::capacity));
+            }
+            capacities.dedup();
+            capacities.len()
+        };
+        let mut first = queue.reserve(0, 0).unwrap();
+        assert!(blocks(&mut first) > 2);
+        drop(first);
+        let mut completions = Vec::new();
+        assert_eq!(queue.drain(&mut completions), 1_000);
+        let (mut again, mut new) = (queue.reserve(0, 0).unwrap(), queue.reserve(0, 0).unwrap());
+        assert_eq!((blocks(&mut again), blocks(&mut new)), (1, 2));
     }
 
     #[test]

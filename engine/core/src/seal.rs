@@ -118,6 +118,7 @@ pub fn seal<B: Buffer>(
         attributes = codec;
     }
     let mut body = BodyDigest::new();
+    pieces.reserve(parts.len());
     for part in parts.drain(..) {
         body.update(part.bytes());
         pieces.push(match part {
