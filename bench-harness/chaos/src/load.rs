@@ -88,6 +88,8 @@ pub struct LoadReport {
     pub pending: u64,
     /// How often the engine had no room.
     pub full: u64,
+    /// The most ejections of brokers that counted at a time.
+    pub ejections: u32,
     /// The most memory the process ever held.
     pub peak_rss_bytes: u64,
     /// The engine's memory in use after closing.
@@ -199,6 +201,7 @@ pub fn load(options: &LoadOptions, stop: &Stop) -> Result<LoadReport, LoadError>
         recorder: recorder.another()?,
         queue: producer.clone(),
         flow: Arc::clone(flow),
+        ejections: 0,
     };
     let closed = Arc::new(AtomicBool::new(false));
     let (drained, sent, full, memory_in_use, memory_high_water) = thread::scope(|scope| {
@@ -222,7 +225,7 @@ pub fn load(options: &LoadOptions, stop: &Stop) -> Result<LoadReport, LoadError>
         )
     });
     sent?;
-    drained?;
+    let ejections = drained?;
     let counts = *flow.counts();
     let pending = counts.outstanding();
     let value = i64::try_from(pending).unwrap_or(i64::MAX);
@@ -235,6 +238,7 @@ pub fn load(options: &LoadOptions, stop: &Stop) -> Result<LoadReport, LoadError>
         maybe: counts.maybe,
         pending,
         full,
+        ejections,
         peak_rss_bytes: peak_rss_bytes(),
         memory_in_use,
         memory_high_water,
@@ -389,19 +393,30 @@ impl<'a> Sender<'a> {
     }
 }
 
+/// How often the engine's judgement of its brokers is looked at.
+const LOOKS_NS: u64 = 100_000_000;
+
 /// The thread that drains outcomes.
 struct Drainer {
     recorder: Recorder,
     queue: Producer,
     flow: Arc<Flow>,
+    ejections: u32,
 }
 
 impl Drainer {
-    fn run(mut self, closed: &AtomicBool) -> io::Result<()> {
+    /// Returns the most ejections that counted at a time.
+    fn run(mut self, closed: &AtomicBool) -> io::Result<u32> {
         let queue = self.queue.clone();
         let queue: &CompletionQueue = queue.completions();
         let mut completions = Vec::new();
+        let mut looked_at_ns = 0;
         loop {
+            let now = clock::now_ns();
+            if now - looked_at_ns >= LOOKS_NS {
+                looked_at_ns = now;
+                self.count_ejections();
+            }
             // Looked at first: what was queued before it was set is drained below.
             let last = closed.load(Ordering::Acquire);
             while queue.drain(&mut completions) > 0 {
@@ -409,10 +424,17 @@ impl Drainer {
                 completions.clear();
             }
             if last {
-                return Ok(());
+                return Ok(self.ejections);
             }
             let _ = queue.wait(Duration::from_millis(50));
         }
+    }
+
+    /// They are forgotten after half a minute, so the end is too late to look.
+    fn count_ejections(&mut self) {
+        let brokers = self.queue.stats().total().brokers;
+        let ejections = brokers.iter().map(|broker| broker.ejections).sum();
+        self.ejections = self.ejections.max(ejections);
     }
 
     fn note(&mut self, completions: &[Completion]) -> io::Result<()> {

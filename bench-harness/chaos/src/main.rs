@@ -62,8 +62,8 @@ enum Command {
         history: PathBuf,
         /// Its timeline, with lines begin, fault, heal and end
         timeline: PathBuf,
-        /// The partitions the ill broker leads
-        #[arg(long, value_delimiter = ',', required = true)]
+        /// The partitions the ill broker leads, if any
+        #[arg(long, value_delimiter = ',')]
         ill: Vec<i32>,
         /// Its share of new records after a second, in percent, has to be less
         #[arg(long, default_value_t = 5.0)]
@@ -74,6 +74,9 @@ enum Command {
         /// How long until it has its share again
         #[arg(long, default_value_t = 25_000)]
         return_ms_max: u64,
+        /// While it is ill, nothing at all is acknowledged for so long at least
+        #[arg(long, default_value_t = 0)]
+        silence_ms_min: u64,
     },
     /// Appends a line to a timeline: the monotonic clock's nanoseconds, a tab, the words
     Mark {
@@ -110,7 +113,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let report = load(&options, &stop)?;
             println!(
                 "load producer={} invoked={} ok={} fail={} maybe={} pending={} full={} \
-                 peak_rss_bytes={} memory_high_water={} memory_in_use={}",
+                 ejections={} peak_rss_bytes={} memory_high_water={} memory_in_use={}",
                 options.producer,
                 report.invoked,
                 report.ok,
@@ -118,6 +121,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 report.maybe,
                 report.pending,
                 report.full,
+                report.ejections,
                 report.peak_rss_bytes,
                 report.memory_high_water,
                 report.memory_in_use
@@ -171,6 +175,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             share_max,
             others_min,
             return_ms_max,
+            silence_ms_min,
         } => {
             let words = std::fs::read_to_string(timeline)?;
             let mark = |name: &'static str| {
@@ -194,6 +199,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 share_percent_max: share_max,
                 others_percent_min: others_min,
                 return_ms_max,
+                silence_ms_min,
             });
             for violation in &violations {
                 println!("violation: {violation}");

@@ -31,6 +31,8 @@ pub struct Bounds {
     pub others_percent_min: f64,
     /// How long until it has four fifths of its fault-free share again.
     pub return_ms_max: u64,
+    /// For so long at least nothing is acknowledged while the broker is ill: whoever leads waits for it.
+    pub silence_ms_min: u64,
 }
 
 /// What was seen.
@@ -50,6 +52,8 @@ pub struct Shares {
     pub others_percent: f64,
     /// When it had four fifths of its share again, after it was well.
     pub returned_ms: Option<u64>,
+    /// The longest time without any acknowledgement while it was ill.
+    pub silence_ms: u64,
 }
 
 const SECOND: u64 = 1_000_000_000;
@@ -67,6 +71,7 @@ pub fn shares(events: impl Iterator<Item = Event>, ill: &BTreeSet<i32>, times: &
     let mut invoked_while_ill = 0;
     let mut acked_before = 0;
     let mut others_acked = 0;
+    let (mut silence, mut acked_last) = (0, times.ill);
     let steady = times.ill + SECOND;
     for event in events {
         match event.kind {
@@ -81,6 +86,9 @@ pub fn shares(events: impl Iterator<Item = Event>, ill: &BTreeSet<i32>, times: &
             }
             Kind::Ok => {
                 let is_ill = ill.contains(&event.partition);
+                let at = event.stamp_ns.min(times.well);
+                silence = silence.max(at.saturating_sub(acked_last));
+                acked_last = acked_last.max(at);
                 acked_before += u64::from((times.begin..times.ill).contains(&event.stamp_ns));
                 others_acked +=
                     u64::from(!is_ill && (steady..times.well).contains(&event.stamp_ns));
@@ -125,6 +133,7 @@ pub fn shares(events: impl Iterator<Item = Event>, ill: &BTreeSet<i32>, times: &
         without_ack,
         others_percent: 100.0 * rate(others_acked, times.well - steady) / others_before.max(1e-9),
         returned_ms,
+        silence_ms: silence.max(times.well - acked_last) / 1_000_000,
     }
 }
 
@@ -188,6 +197,12 @@ impl Shares {
                 bounds.return_ms_max
             )),
         }
+        if self.silence_ms < bounds.silence_ms_min {
+            violations.push(format!(
+                "the longest silence was {} ms, not {}: nobody waited for the ill broker",
+                self.silence_ms, bounds.silence_ms_min
+            ));
+        }
         violations
     }
 }
@@ -197,14 +212,15 @@ impl fmt::Display for Shares {
         write!(
             f,
             "before: {:.0} records/s, share {:.1} %; ill: share {:.1} % in the first second, {:.2} % \
-             after it ({} records without ack), others {:.0} % of their fault-free rate; its share \
-             again after {}",
+             after it ({} records without ack), others {:.0} % of their fault-free rate; longest \
+             silence {} ms; its share again after {}",
             self.rate_before,
             self.share_before_percent,
             self.share_first_second_percent,
             self.share_percent,
             self.without_ack,
             self.others_percent,
+            self.silence_ms,
             self.returned_ms
                 .map_or_else(|| "never".into(), |ms| format!("{ms} ms"))
         )
@@ -225,6 +241,7 @@ mod tests {
         share_percent_max: 5.0,
         others_percent_min: 90.0,
         return_ms_max: 6_000,
+        silence_ms_min: 0,
     };
 
     /// A record a millisecond, in turn to partitions 0 to 2; `place` changes that, `None` is never
@@ -298,5 +315,21 @@ mod tests {
         });
         assert_eq!(seen.violations(&BOUNDS).len(), 3, "{seen}");
         assert_eq!(seen.returned_ms, None);
+    }
+
+    /// Nothing is acknowledged from the third to the sixth second of the illness.
+    #[test]
+    fn a_silence_of_all_is_measured() {
+        let silent = 13 * SECOND..16 * SECOND;
+        let seen = run(|at, turn| (!silent.contains(&at)).then_some(turn));
+        assert_eq!(seen.silence_ms, 3_001, "{seen}");
+        let asks = |silence_ms_min| Bounds {
+            share_percent_max: 100.0,
+            others_percent_min: 0.0,
+            silence_ms_min,
+            ..BOUNDS
+        };
+        assert_eq!(seen.violations(&asks(3_000)), [""; 0]);
+        assert_eq!(seen.violations(&asks(4_000)).len(), 1);
     }
 }
