@@ -14,7 +14,7 @@
 //! assert_eq!(consistent_partition(b"123456789", 1000), PartitionId(262));
 //! ```
 
-use crate::health::{Routes, Standing, View, choose};
+use crate::health::{Routes, Standing, View, cheaper_elsewhere, choose};
 use crate::id::PartitionId;
 use crate::random::Random;
 
@@ -88,8 +88,6 @@ pub struct Sticky {
     seen: View,
     /// How it stood when it was chosen.
     standing: Standing,
-    /// It is left when it costs more than this, in microseconds.
-    cost_max: u32,
     bytes_since_switch: usize,
     random: Random,
 }
@@ -102,32 +100,32 @@ impl Sticky {
             partition: Self::NONE,
             seen: View::UNTOLD,
             standing: Standing::Good,
-            cost_max: u32::MAX,
             bytes_since_switch: 0,
             random: Random::new(seed),
         }
     }
 
     /// The partition for the next record without a key: where the choice stands, or a new one when
-    /// there is none, or when it stands worse or became far dearer than when it was chosen.
+    /// there is none, or when it stands worse than when it was chosen or another is far cheaper.
     #[inline]
     pub fn choose(&mut self, routes: &impl Routes) -> u32 {
         let partition = self.partition;
         if partition < routes.count() {
             let view = routes.view(partition);
-            if view == self.seen || self.is_still_good(view) {
+            if view == self.seen || self.is_still_good(routes, partition, view) {
                 return partition;
             }
         }
         self.choose_anew(routes)
     }
 
-    /// Apart, because it is only asked when something changed, and [`Sticky::choose`] is for every
-    /// record.
+    /// Apart, because it is only asked when something changed: every tick at most, as what the choice
+    /// costs is measured anew. [`Sticky::choose`] is for every record.
     #[cold]
-    fn is_still_good(&mut self, view: View) -> bool {
+    fn is_still_good(&mut self, routes: &impl Routes, partition: u32, view: View) -> bool {
         self.seen = view;
-        view.standing() <= self.standing && view.cost() <= self.cost_max
+        view.standing() <= self.standing
+            && !cheaper_elsewhere(&mut self.random, routes, partition, Self::DEARER)
     }
 
     #[cold]
@@ -138,10 +136,6 @@ impl Sticky {
         self.partition = chosen;
         self.seen = view;
         self.standing = view.standing();
-        self.cost_max = match view.cost() {
-            0 => u32::MAX, // Not told yet.
-            cost => cost.saturating_mul(Self::DEARER),
-        };
         self.bytes_since_switch = 0;
         chosen
     }
@@ -174,8 +168,8 @@ impl Sticky {
     /// spent is not [`Self::NONE`].
     const SPENT: u32 = 1 << 31;
 
-    /// A choice is left at so many times its cost. A choice adds two batches at most to what a lane
-    /// has waiting, each as dear as the first, so more than that is the broker's doing.
+    /// A choice is left at so many times the cost of another. A choice adds two batches at most to what a
+    /// lane has waiting, each as dear as the first, so more than that is the broker's doing.
     const DEARER: u32 = 4;
 }
 
@@ -230,8 +224,8 @@ mod tests {
         }
     }
 
-    /// A lane that was cheap when it was chosen is left once it costs over four times as much, and
-    /// not before.
+    /// A choice is left once it costs over four times as much as another, and not before; and not when
+    /// all became dear.
     #[test]
     fn v3_a_choice_that_became_dear_is_left() {
         let mut sticky = Sticky::new(5);
@@ -239,6 +233,7 @@ mod tests {
         let mut costs = [2_000; 2];
         costs[chosen as usize] = 8_000;
         assert_eq!(sticky.choose(&Costs(costs)), chosen);
+        assert_eq!(sticky.choose(&Costs([20_000; 2])), chosen);
         costs[chosen as usize] = 8_001;
         assert_eq!(sticky.choose(&Costs(costs)), 1 - chosen);
     }

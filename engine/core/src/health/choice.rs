@@ -57,6 +57,31 @@ pub fn choose(random: &mut Random, routes: &impl Routes, left: Option<u32>) -> u
     }
 }
 
+/// Whether a lane at another broker, one that is as likely as any to be chosen, costs so many times less.
+#[must_use]
+pub fn cheaper_elsewhere(
+    random: &mut Random,
+    routes: &impl Routes,
+    partition: u32,
+    times: u32,
+) -> bool {
+    let own = routes.view(partition);
+    if routes.count() < 2 {
+        return false;
+    }
+    let elsewhere = |drawn, view: View| drawn != partition && view.broker() != own.broker();
+    let other = if routes.is_calm() {
+        let count = routes.count();
+        let drawn = draw_other(random, count, |drawn| elsewhere(drawn, routes.view(drawn)));
+        Some(drawn).filter(|drawn| *drawn != partition)
+    } else {
+        Eligible::of(routes).draw(random, routes, elsewhere)
+    };
+    // Nothing was told of one that costs nothing.
+    let cost = other.map_or(0, |other| routes.view(other).cost());
+    cost > 0 && cost.saturating_mul(times) < own.cost()
+}
+
 fn cheaper(routes: &impl Routes, first: u32, second: u32) -> u32 {
     let (one, other) = (routes.view(first).cost(), routes.view(second).cost());
     if other.saturating_mul(TOLERANCE) < one {

@@ -22,7 +22,7 @@ mod table;
 mod window;
 
 pub use blame::{Scope, scope};
-pub use choice::{Routes, TOLERANCE, choose};
+pub use choice::{Routes, TOLERANCE, cheaper_elsewhere, choose};
 pub use endpoint::Reason;
 pub use settings::HealthSettings;
 pub use standing::{Standing, View};

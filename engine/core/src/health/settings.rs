@@ -8,7 +8,8 @@ use core::time::Duration;
 pub struct HealthSettings {
     /// `health`: whether brokers are avoided at all. Off, only a missing leader counts.
     pub on: bool,
-    /// `health.tau`: how fast a peak of the service time is forgotten.
+    /// `health.tau`: how fast a peak of the service time is forgotten; eight times as fast while answers
+    /// show that it is over.
     pub tau: Duration,
     /// `health.tick`: how often the oldest request in flight is looked at.
     pub tick: Duration,
