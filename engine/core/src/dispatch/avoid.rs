@@ -64,8 +64,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
 
     /// How a lane stands for records that may go anywhere.
     #[must_use]
-    pub fn view_of(&self, now: Time, lane: LaneId) -> View {
-        let lane = self.lanes.get(lane.index()).and_then(Option::as_ref);
+    pub fn view_of(&self, now: Time, id: LaneId) -> View {
+        let lane = self.lanes.get(id.index()).and_then(Option::as_ref);
         let Some((lane, connection)) = lane.and_then(|lane| Some((lane, lane.connection?))) else {
             return View::NOBODY;
         };
@@ -75,6 +75,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
             return View::new(Standing::Good, 100, tag, 0);
         }
         let reachable = self.is_reachable(connection);
+        if self.brokers[place].invites == Some(id) {
+            return View::new(Standing::Good, 100, tag, 1);
+        }
         let standing = self.health.standing(now, place, reachable);
         // What is wrong with the lane alone.
         let tried_again = lane.failures > 0 && (!lane.queue.is_empty() || lane.in_flight > 0);
@@ -261,13 +264,55 @@ impl<M: Memory, T> Dispatcher<M, T> {
         }
     }
 
+    /// Of a broker that is to be probed, and to which nothing comes by itself, one lane looks good until
+    /// something is there: this shard may have nothing to divert, and get nothing as long as others are
+    /// better.
+    pub(super) fn invite(&mut self, now: Time) {
+        if !self.health.has_half_open() && !self.inviting {
+            return;
+        }
+        self.inviting = false;
+        for place in 0..self.brokers.len() {
+            let lacks = self.health.lacks_a_probe(now, place) && !self.asks(place);
+            let lane = if lacks {
+                self.lane_to_probe(now, place)
+            } else {
+                None
+            };
+            self.inviting |= lane.is_some();
+            self.views_changed |= self.brokers[place].invites != lane;
+            self.brokers[place].invites = lane;
+        }
+    }
+
+    /// A lane through which a broker can be probed, unless something waits to be sent there already.
+    fn lane_to_probe(&mut self, now: Time, place: usize) -> Option<LaneId> {
+        let own = self.connections_of(place);
+        if own.clone().any(|c| !self.connections[c].ready.is_empty()) {
+            return None;
+        }
+        if matches!(self.connections[own.start].state, State::Idle) {
+            // It ended before a probe came.
+            self.want_connection(now, own.start);
+        }
+        let serves = |id: LaneId| {
+            let lane = self.lanes.get(id.index())?.as_ref()?;
+            let connection = lane.connection.filter(|c| own.contains(c))?;
+            let is_ready = matches!(self.connections[connection].state, State::Ready { .. });
+            (is_ready && lane.target == lane.connection && !lane.has_work()).then_some(id)
+        };
+        let invited = self.brokers[place].invites.and_then(serves);
+        let mut all = (0u32..).map(LaneId).take(self.lanes.len());
+        invited.or_else(|| all.find_map(serves))
+    }
+
     pub(super) fn is_to_be_probed(&self, index: usize) -> bool {
         self.health.is_half_open(self.place_of(index))
     }
 
     /// Asks for the next tick, if there is anything to look at: something is unanswered, or waits
-    /// behind a broker whose health is to change. Otherwise once more when a suspicion ends, which
-    /// lanes are to say although nothing is sent. Then an idle shard sleeps.
+    /// behind a broker whose health is to change. Otherwise when time alone changes how a broker stands,
+    /// which lanes are to say although nothing is sent. Then an idle shard sleeps.
     pub(super) fn arm_tick(&mut self, now: Time) {
         let soon = now + self.settings.health.tick;
         if !self.health.is_on() || self.health.tick_due() <= soon {
@@ -284,7 +329,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let due = if unanswered || (self.health.is_troubled(now) && waits()) {
             self.health.arm(now)
         } else {
-            self.health.arm_for_suspicion(now)
+            self.health.arm_for_change(now)
         };
         // A rescue may go on sooner.
         self.timers.set_no_later(Timer::Health, due);
@@ -495,6 +540,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.connections[index].retire();
         }
         self.brokers[place].id = None;
+        self.brokers[place].invites = None;
         self.brokers[place].addresses.clear();
         self.health.reset(now, place);
     }

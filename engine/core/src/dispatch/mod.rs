@@ -79,6 +79,8 @@ struct BrokerEntry {
     tokens: Tokens,
     /// It leads a lane; as of the last look.
     hosts: bool,
+    /// The lane that looks good so that something comes to probe it with.
+    invites: Option<LaneId>,
 }
 
 /// The decisions of one shard.
@@ -113,6 +115,8 @@ pub struct Dispatcher<M: Memory, T> {
     /// Bytes of slabs that hold the bodies of divided batches.
     split_bytes: usize,
     health: Table,
+    /// A lane looks good for the sake of a probe.
+    inviting: bool,
     /// Something may have to leave its lane.
     rescue: bool,
     /// To choose among, when something leaves its lane.
@@ -174,6 +178,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
             health: Table::new(settings.health.clone(), settings.request_timeout),
+            inviting: false,
             rescue: false,
             spare_lanes: Vec::new(),
             settings,
@@ -425,6 +430,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.refuse_unsupported(now, index, supply);
             self.send_if_due(now, index, supply);
         }
+        self.invite(now);
         self.arm_tick(now);
     }
 

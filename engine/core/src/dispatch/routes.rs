@@ -151,6 +151,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             addresses: addresses.to_vec(),
             tokens: Tokens::FULL,
             hosts: false,
+            invites: None,
         };
         if let Some(free) = self.brokers.iter().position(|broker| broker.id.is_none()) {
             self.brokers[free] = entry;

@@ -114,6 +114,10 @@ pub(super) struct Endpoint {
     pub(super) hosts: bool,
     /// For how long the oldest request is unanswered.
     pub(super) age: Duration,
+    /// Since when it is asked in vain: also after what it was asked timed out and it is asked anew.
+    pub(super) silent_since: Option<Time>,
+    /// When it was last seen to be asked.
+    pub(super) asked_at: Time,
     /// Batches that were moved away from it.
     pub(super) moved: u64,
 }
@@ -127,6 +131,12 @@ impl Endpoint {
     const FORGIVEN_AFTER: Duration = Duration::from_secs(30);
     /// The share a broker begins with when it comes back, in percent.
     const FIRST_WEIGHT: u64 = 10;
+    /// The share of a broker that comes back is told in so many steps at least.
+    const SLOW_START_STEPS: u32 = 20;
+    /// While nothing is asked, what it costs is told so many times in tau: about halved each time.
+    const FORGET_STEPS: u32 = 5;
+    /// What must go to it, or what its shard has, has so many ticks to be the probe.
+    const PROBE_TICKS: u32 = 4;
     /// Differences below this are noise, not cost.
     const COST_MIN: Duration = Duration::from_millis(2);
 
@@ -148,6 +158,8 @@ impl Endpoint {
             last: None,
             hosts: false,
             age: Duration::ZERO,
+            silent_since: None,
+            asked_at: Time(0),
             moved: 0,
         }
     }
@@ -167,12 +179,36 @@ impl Endpoint {
         }
     }
 
-    /// When a failure or a hint no longer makes it suspect.
-    pub(super) fn suspicion_ends(&self, now: Time, settings: &HealthSettings) -> Time {
+    /// When time next changes something, though it is asked nothing. Lanes are told of a share that
+    /// grows and of a cost that falls in steps.
+    pub(super) fn changes_at(&self, now: Time, settings: &HealthSettings) -> Time {
         let failed = (self.failures > 0).then(|| self.failed_at + settings.eject_base);
-        let ends = failed.into_iter().chain([self.hinted_until]);
-        let ends = ends.filter(|end| *end > now);
-        ends.min().unwrap_or(Time::NEVER)
+        let breaker = match self.state {
+            State::Healthy => None,
+            // One that showed life may be over already.
+            State::Ejected { until, .. } => Some(until.max(now + settings.tick)),
+            State::HalfOpen { .. } => self.probe_asked_from(settings),
+            State::Recovering { since } if since > now => Some(since),
+            State::Recovering { since } => {
+                let step = settings.slow_start / Self::SLOW_START_STEPS;
+                Some((now + step).min(since + settings.slow_start))
+            }
+        };
+        let is_dear = self.slow.is_some() || self.cost() > Self::COST_MIN;
+        let forgotten = is_dear.then(|| now + settings.tau / Self::FORGET_STEPS);
+        let changes = [failed, Some(self.hinted_until), breaker, forgotten];
+        let changes = changes.into_iter().flatten().filter(|at| *at > now);
+        changes.min().unwrap_or(Time::NEVER)
+    }
+
+    /// From when on records are asked for to probe it, if it is to be probed and none came.
+    pub(super) fn probe_asked_from(&self, settings: &HealthSettings) -> Option<Time> {
+        match self.state {
+            State::HalfOpen {
+                since, free_from, ..
+            } => Some(free_from.max(since + settings.tick * Self::PROBE_TICKS)),
+            _ => None,
+        }
     }
 
     /// Not simply healthy: time changes something.
@@ -197,9 +233,22 @@ impl Endpoint {
         cost.max(Self::COST_MIN)
     }
 
+    /// A tick sees since when it is asked, if it is. Not being asked for a while ends a silence; a lost
+    /// connection that is made anew does not.
+    pub(super) fn is_asked(&mut self, now: Time, oldest: Option<Time>, stall: Duration) {
+        if let Some(oldest) = oldest {
+            self.asked_at = now;
+            let since = self.silent_since.unwrap_or(oldest);
+            self.silent_since = Some(since.min(oldest));
+        } else if now.since(self.asked_at) > stall {
+            self.silent_since = None;
+        }
+    }
+
     /// A request was answered well.
     pub(super) fn succeeded(&mut self, now: Time, settings: &HealthSettings) {
         self.failures = 0;
+        self.silent_since = None;
         self.hinted_until = Time(0);
         self.successes = self.successes.saturating_add(1);
         if self.successes >= settings.probe_successes {

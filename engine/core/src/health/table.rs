@@ -86,6 +86,13 @@ pub struct Record {
     pub moved: u64,
 }
 
+/// What keeps a broker from being asked is forgotten so many times faster than what it does when asked:
+/// nothing else would ever show that it is over.
+const FORGET_FASTER: u32 = 4;
+
+/// A shard that asked nothing for so long is one that gets nothing.
+const IDLE_FOR: Duration = Duration::from_secs(1);
+
 /// See the module's doc.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -100,6 +107,8 @@ pub(crate) struct Table {
     stall_limit: Duration,
     /// More than half of the brokers are silent.
     common: bool,
+    /// Since when ticks found that nothing is asked.
+    idle_since: Option<Time>,
     turns: VecDeque<Turn>,
     /// One is ejected or half open, perhaps: worth a look.
     any_out: bool,
@@ -117,6 +126,7 @@ impl Table {
             grace_since: Time(0),
             tick_due: Time::NEVER,
             common: false,
+            idle_since: None,
             turns: VecDeque::new(),
             any_out: false,
             scratch: Vec::new(),
@@ -152,14 +162,13 @@ impl Table {
         self.tick_due
     }
 
-    /// Asks for a tick at the end of the next suspicion, if no earlier one is due. Returns when.
-    pub(crate) fn arm_for_suspicion(&mut self, now: Time) -> Time {
+    /// Asks for a tick at the next time that changes something though nothing is asked, if no earlier
+    /// one is due: an ejection ends, a suspicion, or what is held against a broker is forgotten.
+    /// Returns when. Lanes of a shard that gets nothing say so too; else nothing would ever come.
+    pub(crate) fn arm_for_change(&mut self, now: Time) -> Time {
         let settings = &self.settings;
-        let ends = self
-            .endpoints
-            .iter()
-            .map(|e| e.suspicion_ends(now, settings));
-        self.tick_due = self.tick_due.min(ends.min().unwrap_or(Time::NEVER));
+        let changes = self.endpoints.iter().map(|e| e.changes_at(now, settings));
+        self.tick_due = self.tick_due.min(changes.min().unwrap_or(Time::NEVER));
         self.tick_due
     }
 
@@ -303,8 +312,10 @@ impl Table {
     ) {
         self.awake(now);
         self.tick_due = Time::NEVER;
+        let mut idle = true;
         for (place, endpoint) in self.endpoints.iter_mut().enumerate() {
             let glimpse = look(place);
+            idle &= glimpse.oldest.is_none();
             endpoint.hosts = glimpse.hosts;
             endpoint.age = glimpse.oldest.map_or(Duration::ZERO, |oldest| {
                 now.since(oldest.max(self.grace_since))
@@ -312,15 +323,21 @@ impl Table {
             if glimpse.oldest.is_some() {
                 endpoint.service_time.at_least(now, endpoint.age);
             } else {
-                endpoint.service_time.forget(now, self.settings.tau);
+                let is_idle = self.idle_since.is_some_and(|at| now.since(at) >= IDLE_FOR);
+                let tau = self.settings.tau / if is_idle { FORGET_FASTER } else { 1 };
+                endpoint.service_time.forget(now, tau);
             }
-            endpoint.penalty.forget(now, self.settings.tau);
+            endpoint.is_asked(now, glimpse.oldest, self.settings.stall);
+            endpoint
+                .penalty
+                .forget(now, self.settings.tau / FORGET_FASTER);
             if let State::Ejected { since, until, .. } = &mut endpoint.state
                 && glimpse.waits
             {
                 *until = (*until).min(*since + self.settings.eject_base * 2);
             }
         }
+        self.idle_since = idle.then(|| self.idle_since.unwrap_or(now));
         self.measure();
         self.judge_silence(now, random);
         self.judge_slowness(now, random);
@@ -353,7 +370,11 @@ impl Table {
     fn judge_silence(&mut self, now: Time, random: &mut Random) {
         let hosting = || self.endpoints.iter().filter(|endpoint| endpoint.hosts);
         // Half way to the limit is enough to see that it is not one alone.
-        let silent = hosting().filter(|endpoint| endpoint.age > self.stall_limit / 2);
+        let limit = self.stall_limit / 2;
+        let silent = hosting().filter(|endpoint| {
+            let since = endpoint.silent_since.map(|at| at.max(self.grace_since));
+            since.is_some_and(|at| now.since(at) > limit)
+        });
         self.common = silent.count() * 2 > hosting().count();
         for place in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[place];
@@ -551,6 +572,13 @@ impl Table {
             State::HalfOpen { why, .. } if !why.is_soft() => Gate::One,
             _ => Gate::Open,
         }
+    }
+
+    /// Whether a broker waits for a probe and nothing came that could be one, for a while. What could go
+    /// elsewhere is to be asked for then, once its time is over.
+    pub(crate) fn lacks_a_probe(&self, now: Time, place: usize) -> bool {
+        let asked_from = self.endpoints[place].probe_asked_from(&self.settings);
+        asked_from.is_some_and(|at| at <= now)
     }
 
     /// Whether any broker waits for a probe.

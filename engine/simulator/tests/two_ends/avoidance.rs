@@ -345,6 +345,25 @@ fn v6_a_dead_follower_that_holds_up_all_leaders_gets_nobody_ejected() {
     load.all_arrived();
 }
 
+/// The same for longer than a request may take: one leader's request times out before the other's and is
+/// sent anew, and still nobody is blamed.
+#[test]
+fn v6_leaders_that_wait_longer_than_a_request_may_take_are_not_ejected() {
+    let setup = Load::setup().settings(|s| s.request_timeout = ms(5_000));
+    let mut load = Load::new(setup);
+    load.run(ms(3_000));
+    load.world.slow.insert(1, ms(60_000));
+    load.run(ms(700));
+    load.world.slow.insert(3, ms(60_000));
+    load.world.pause_node(2);
+    load.run(ms(20_000));
+    assert_eq!(load.ejections(), 0);
+    load.world.slow.clear();
+    load.world.resume_node(2);
+    load.run(ms(5_000));
+    load.all_arrived();
+}
+
 /// One broker only: it is never ejected, and recovery after its absence takes no longer than connecting.
 #[test]
 fn v4_a_single_broker_is_never_ejected() {
@@ -638,6 +657,75 @@ fn v1_a_hint_makes_a_broker_suspect_and_one_failure_ejects_it() {
     );
     load.world.start_node(2);
     load.all_arrived();
+}
+
+/// Another shard has all the traffic, and keeps it as long as this one's broker looks bad. One lane of the
+/// broker asks for the records to probe it with, one at a time, and then it has its share again.
+#[test]
+fn v5_a_broker_is_probed_though_its_shard_gets_nothing_by_itself() {
+    let setup = Load::setup().settings(|s| s.delivery_timeout = ms(3_000));
+    let mut load = Load::new(setup);
+    load.run(ms(1_000));
+    load.world.stop_node(2);
+    load.run(ms(3_000));
+    load.world.settle(ms(4_000));
+    assert_eq!(load.standing(2).0, Standing::Dead);
+    load.world.start_node(2);
+    load.world.run_for(ms(40_000));
+    assert_eq!(load.standing(2).0, Standing::Suspect, "it is to be probed");
+    let asking = |load: &Load| -> Vec<u32> {
+        let good = |lane: &u32| {
+            let view = load.world.views[*lane as usize];
+            load.leader(LaneId(*lane)) == 2 && view.standing() == Standing::Good
+        };
+        (0..LANES).filter(good).collect()
+    };
+    for _probe in 0..2 {
+        let lanes = asking(&load);
+        assert_eq!(lanes.len(), 1, "{lanes:?}");
+        let now = load.world.now;
+        load.world.lanes.append_free(now, LaneId(lanes[0]), 100);
+        load.world.step(now);
+        assert_eq!(asking(&load), [], "one is enough");
+        load.world.run_for(ms(100));
+    }
+    let weight = |load: &Load| {
+        let views = (0..LANES).filter(|lane| load.leader(LaneId(*lane)) == 2);
+        let views = views.map(|lane| load.world.views[lane as usize]);
+        views.map(|view| (view.standing(), view.weight())).min()
+    };
+    let (standing, first) = weight(&load).expect("it leads lanes");
+    assert!(standing == Standing::Good && first < 20, "{first} %");
+    load.world.run_for(ms(2_500));
+    let (_, half) = weight(&load).expect("it leads lanes");
+    assert!((45..75).contains(&half), "{half} %");
+    load.world.run_for(ms(3_000));
+    assert_eq!(weight(&load), Some((Standing::Good, 100)));
+    load.world.settle(ms(4_000));
+    load.world.check(false);
+}
+
+/// A shard with a single broker, which stood still for 20 s and is well again: without any traffic its
+/// lanes are told to be as cheap as any within the time an ejection and a slow start may take.
+#[test]
+fn v5_what_a_broker_did_is_forgotten_without_traffic() {
+    let mut world = World::warm(Setup::new(1), 2);
+    world.append(0, 100);
+    world.run_for(ms(100));
+    world.pause_node(1);
+    world.append(0, 100);
+    world.run_for(ms(20_000));
+    assert!(world.views[0].standing() >= Standing::Suspect);
+    let stalled = world.views[1].cost();
+    assert!(stalled > 10_000_000, "{stalled} µs");
+    world.resume_node(1);
+    world.run_for(ms(21_000));
+    let view = world.views[1];
+    assert_eq!((view.standing(), view.weight()), (Standing::Good, 100));
+    assert!(view.cost() < 4_000, "{} µs", view.cost());
+    world.run_for(ms(10_000));
+    assert!(world.dispatcher.next_deadline().since(world.now) > ms(1_000));
+    assert!(world.all_acked());
 }
 
 /// Switched off: no broker is avoided, and nothing moves.
