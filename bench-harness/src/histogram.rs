@@ -59,6 +59,12 @@ impl Sparse {
         }))
     }
 
+    /// These buckets, without a histogram: tests make thousands.
+    #[cfg(test)]
+    pub(crate) fn made_of(buckets: Vec<(u64, u64)>) -> Self {
+        Self(buckets)
+    }
+
     /// Adds what is kept to a histogram with the same bounds.
     pub fn add_to(&self, histogram: &mut Histogram<u64>) {
         for (value, count) in self.buckets() {

@@ -15,7 +15,8 @@
 //! | the host is looked at, before and during the run | [`doctor`] |
 //! | results are written, and read again | [`report`], [`recorded`], [`histogram`], [`environment`], [`exit`] |
 //! | what a result must keep | [`threshold`] |
-//! | results are told apart, and added up | [`likeness`], [`merge`] |
+//! | results are compared and added up | [`likeness`], [`compare`], [`merge`] |
+//! | a result is judged by it | [`gate`] |
 //! | the highest rate that holds: probes, and which rate is next | [`search`] |
 //! | commands of many runs start each as a process of its own | [`trial`] |
 //! | a matrix of runs, and where its results lie | [`sweep`] |
@@ -36,11 +37,13 @@ pub mod client;
 pub mod clock;
 pub mod closed_loop;
 pub mod command;
+pub mod compare;
 pub mod corpus;
 pub mod doctor;
 pub mod embedded_broker;
 pub mod environment;
 pub mod exit;
+pub mod gate;
 pub mod histogram;
 pub mod init;
 pub mod interrupt;

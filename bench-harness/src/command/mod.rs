@@ -6,7 +6,9 @@ use clap::{ArgMatches, Command};
 use crate::exit::{Exit, Failure};
 
 pub mod broker;
+pub mod compare;
 pub mod doctor;
+pub mod gate;
 pub mod init;
 pub mod merge;
 pub mod peak;
@@ -53,6 +55,14 @@ pub const COMMANDS: &[Entry] = &[
     Entry {
         command: slo::command,
         run: slo::run,
+    },
+    Entry {
+        command: compare::command,
+        run: compare::run,
+    },
+    Entry {
+        command: gate::command,
+        run: gate::run,
     },
     Entry {
         command: merge::command,
