@@ -61,8 +61,8 @@ impl Sparse {
 
     /// These buckets, without a histogram: tests make thousands.
     #[cfg(test)]
-    pub(crate) fn made_of(buckets: Vec<(u64, u64)>) -> Self {
-        Self(buckets)
+    pub(crate) fn made_of(buckets: impl Iterator<Item = (u64, u64)>) -> Self {
+        Self::pack(buckets)
     }
 
     /// Adds what is kept to a histogram with the same bounds.

@@ -247,11 +247,7 @@ mod tests {
                 let share = float(bucket) / 200.0;
                 whole(1e6 * self.latency * (3.0 * share.powi(6)).exp() * (1.0 + share / 10.0))
             };
-            Sparse::made_of(
-                (0..60)
-                    .map(|bucket| (at(bucket), 20_000 / (bucket + 1)))
-                    .collect(),
-            )
+            Sparse::made_of((0..200).map(|bucket| (at(bucket), 20_000 / (bucket + 1))))
         }
     }
 

@@ -31,7 +31,7 @@ impl Quantiles {
         let sorted: Vec<Vec<(u64, u64)>> = histograms
             .iter()
             .map(|pieces| {
-                let mut all: Vec<_> = pieces.iter().flat_map(|p| p.buckets()).copied().collect();
+                let mut all: Vec<_> = pieces.iter().flat_map(|p| p.buckets()).collect();
                 all.sort_unstable();
                 all
             })

@@ -1,7 +1,10 @@
 //! The program as people and scripts use it: real processes, real sockets on 127.0.0.1. A file a
 //! command.
 
+mod compare;
 mod doctor;
+mod gate;
+mod merge;
 mod run;
 mod scenarios;
 mod search;

@@ -140,3 +140,20 @@ pub(crate) fn is_gone(pid: i32) -> bool {
             .is_some_and(|rest| rest.starts_with(" Z"))
     })
 }
+
+/// A good run of ten thousand prebuilt records, with its results in `folder`; what it printed.
+pub(crate) fn keep(folder: &str, more: &[&str]) -> Value {
+    let arguments = [
+        "run",
+        "--engine",
+        "null",
+        "--records",
+        "10k",
+        "--warmup",
+        "0s",
+    ];
+    let small = ["--batch", "4KiB", "--format", "json", "--out", folder];
+    let output = run(&[&arguments[..], &small, more].concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    document(&output)
+}

@@ -1,0 +1,131 @@
+//! `compare`.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::{Folder, code, document, keep, number, run, text};
+
+/// A copy of the results in `from`, its rate and CPU per record made `rate` and `cpu` times theirs.
+fn plant(from: &str, to: &Path, rate: f64, cpu: f64) {
+    fs::create_dir_all(to).expect("made");
+    for file in fs::read_dir(from).expect("listed") {
+        let file = file.expect("an entry");
+        if file.path().is_file() {
+            fs::copy(file.path(), to.join(file.file_name())).expect("copied");
+        }
+    }
+    let path = to.join("run.json");
+    let mut run: Value = serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+    for (field, factor) in [
+        ("elapsed_s", 1.0 / rate),
+        ("records_per_s", rate),
+        ("cpu_user_s", cpu),
+        ("cpu_system_s", cpu),
+        ("cpu_us_per_record", cpu),
+    ] {
+        run[field] = json!(number(&run, &format!("/{field}")) * factor);
+    }
+    fs::write(path, run.to_string()).expect("written");
+}
+
+/// A cell of a sweep with eight rounds that differ a little.
+fn cell(from: &str, to: &str, rate: f64, cpu: f64) {
+    plant(from, Path::new(to), rate, cpu);
+    for round in 1..=8u32 {
+        let noise = 1.0 + 0.01 * f64::from(round * 5 % 8) / 8.0;
+        let folder = Path::new(to).join("rounds").join(round.to_string());
+        plant(from, &folder, rate * noise, cpu / noise);
+    }
+}
+
+#[test]
+fn a_planted_difference_is_found_and_none_is_not() {
+    let folder = Folder::new("compare");
+    let run_once = folder.path("run");
+    keep(&run_once, &[]);
+    let [same, twin, faster] = ["same", "twin", "faster"].map(|name| folder.path(name));
+    cell(&run_once, &same, 1.0, 1.0);
+    cell(&run_once, &twin, 1.0, 1.0);
+    cell(&run_once, &faster, 1.08, 0.9);
+
+    let output = run(&["compare", &same, &faster, &twin, "--format", "json"]);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let comparison = document(&output);
+    assert_eq!(comparison["schema"], "ringpost-bench/compare/1");
+    let [against_faster, against_twin] = [0, 1].map(|place| &comparison["comparisons"][place]);
+    assert_eq!(against_faster["unit"], "rounds");
+    assert_eq!(against_faster["pairs"], 8);
+    assert_eq!(against_faster["verdict"], "faster", "{against_faster:#}");
+    assert_eq!(against_twin["verdict"], "within noise", "{against_twin:#}");
+    let figure = |name: &str| {
+        let figures = against_faster["figures"].as_array().expect("figures");
+        figures
+            .iter()
+            .find(|figure| figure["name"] == name)
+            .cloned()
+            .expect(name)
+    };
+    assert!((number(&figure("records_per_s"), "/ratio") - 1.08).abs() < 1e-3);
+    assert!((number(&figure("cpu_us_per_record"), "/ratio") - 0.9).abs() < 1e-3);
+    assert_eq!(
+        figure("response p99")["verdict"],
+        "within noise",
+        "the same histograms"
+    );
+
+    let report = text(&run(&["compare", &same, &faster]).stdout);
+    for said in [
+        "faster is faster than same (8 pairs of rounds)",
+        "+8.0 %",
+        "records_per_batch",
+        "kernel_entries_per_request",
+        "allocations_per_record",
+        "p99.9",
+        "A same",
+    ] {
+        assert!(report.contains(said), "{said} is not in\n{report}");
+    }
+    let markdown = text(&run(&["compare", &faster, &same, "--markdown"]).stdout);
+    assert!(
+        markdown.contains("**same is slower than faster (8 pairs of rounds)**"),
+        "{markdown}"
+    );
+    assert!(markdown.contains("| records_per_s \\* |"), "{markdown}");
+}
+
+#[test]
+fn different_work_is_refused_and_few_pairs_are_told() {
+    let folder = Folder::new("compare-refused");
+    let (none, lz4) = (folder.path("none"), folder.path("lz4"));
+    keep(&none, &[]);
+    keep(&lz4, &["--compression", "lz4"]);
+    let refused = run(&["compare", &none, &lz4]);
+    assert_eq!(code(&refused), Some(2));
+    assert!(
+        text(&refused.stderr).contains("compression: none | lz4"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert!(refused.stdout.is_empty());
+    let forced = run(&["compare", &none, &lz4, "--force"]);
+    assert_eq!(code(&forced), Some(0), "{}", text(&forced.stderr));
+    let report = text(&forced.stdout);
+    assert!(
+        report.contains("Warning: different work: compression: none | lz4"),
+        "{report}"
+    );
+    assert!(
+        report.contains("of intervals; not reliable") && report.contains("not to be relied on")
+    );
+
+    let nothing = run(&["compare", &none, &folder.path("nothing")]);
+    assert_eq!(code(&nothing), Some(2));
+    assert!(
+        text(&nothing.stderr).contains("run.json"),
+        "{}",
+        text(&nothing.stderr)
+    );
+    assert_eq!(code(&run(&["compare", &none])), Some(2), "one alone");
+}
