@@ -48,6 +48,8 @@ pub struct BrokerReport {
 pub struct Options {
     /// Where the first node listens.
     pub listen: String,
+    /// The host that clients are told to connect to, if it is not the one listened on.
+    pub advertise: Option<String>,
     /// How closely it looks.
     pub verify: bool,
     /// Whether it keeps all batches.
@@ -126,8 +128,15 @@ fn start(options: &Options) -> Result<Server, Failure> {
         [cpu] => Some(cpu),
         _ => None,
     };
+    if listen.ip().is_unspecified() && options.advertise.is_none() {
+        eprintln!(
+            "Clients will be told to connect to 127.0.0.1: other hosts need --advertise HOST, or \
+             --listen with an address they can reach."
+        );
+    }
     let config = ServerConfig {
         listen,
+        advertise: options.advertise.clone(),
         nodes: options.nodes,
         pin_cpu,
         broker,

@@ -29,8 +29,8 @@ fn bounded(low: u64, high: u64) -> Histogram<u64> {
         .expect("constant bounds that the histogram allows")
 }
 
-/// What is kept of a histogram for one interval: its occupied buckets, each as the distance from the
-/// one before and its count, in seven bits a byte. A thousandth of its size.
+/// What is kept of a histogram for one interval: its occupied buckets, each as its count and, where it
+/// changes, the distance from the one before; in seven bits a byte. About a byte a bucket.
 #[derive(Clone, Debug, Default)]
 pub struct Sparse(Box<[u8]>);
 
@@ -79,27 +79,36 @@ impl Sparse {
 
     /// Values must ascend.
     fn pack(buckets: impl Iterator<Item = (u64, u64)>) -> Self {
-        let (mut bytes, mut last) = (Vec::new(), 0);
+        let (mut bytes, mut last, mut gap) = (Vec::new(), 0, 0);
         for (value, count) in buckets {
-            put(&mut bytes, value - last);
-            put(&mut bytes, count);
+            // Neighbours are as far apart as those before them: then the count says it all.
+            let same = value - last == gap;
+            gap = value - last;
             last = value;
+            put(&mut bytes, u128::from(count) << 1 | u128::from(same));
+            if !same {
+                put(&mut bytes, u128::from(gap));
+            }
         }
         Self(bytes.into_boxed_slice())
     }
 
     /// The occupied buckets: the highest value of each, and how many were recorded in it.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
-        let (mut bytes, mut last) = (self.0.iter().copied(), 0);
+        let (mut bytes, mut value, mut gap) = (self.0.iter().copied(), 0, 0);
         std::iter::from_fn(move || {
-            last += take(&mut bytes)?;
-            Some((last, take(&mut bytes)?))
+            let number = take(&mut bytes)?;
+            if number & 1 == 0 {
+                gap = u64::try_from(take(&mut bytes)?).ok()?;
+            }
+            value += gap;
+            Some((value, u64::try_from(number >> 1).ok()?))
         })
     }
 }
 
 /// Seven bits a byte, the lowest first; the eighth says that more follow.
-fn put(bytes: &mut Vec<u8>, mut number: u64) {
+fn put(bytes: &mut Vec<u8>, mut number: u128) {
     while number >= 0x80 {
         bytes.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
@@ -107,11 +116,11 @@ fn put(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number.to_le_bytes()[0]);
 }
 
-fn take(bytes: &mut impl Iterator<Item = u8>) -> Option<u64> {
+fn take(bytes: &mut impl Iterator<Item = u8>) -> Option<u128> {
     let (mut number, mut shift) = (0, 0);
     loop {
         let byte = bytes.next()?;
-        number |= u64::from(byte & 0x7f) << shift;
+        number |= u128::from(byte & 0x7f) << shift;
         shift += 7;
         if byte < 0x80 {
             return Some(number);
@@ -168,6 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn a_full_interval_takes_about_a_byte_a_bucket() {
+        let mut times = latencies();
+        for value in 0..160_000u64 {
+            times.saturating_record(100_000 + value * 50);
+        }
+        let sparse = Sparse::of(&times);
+        let buckets = sparse.buckets().count();
+        assert!(buckets > 4_000, "{buckets}");
+        assert!(sparse.0.len() < buckets * 5 / 4, "{} bytes", sparse.0.len());
+    }
+
+    #[test]
     fn merging_what_is_kept_is_merging_the_histograms() {
         let (mut first, mut second) = (latencies(), latencies());
         for value in [0, 18_000, 18_001, 5_000_000] {
@@ -190,7 +211,7 @@ mod tests {
 
     #[test]
     fn numbers_survive_packing() {
-        let numbers = [0, 1, 127, 128, 300, 1 << 21, u64::from(u32::MAX), u64::MAX];
+        let numbers = [0, 1, 127, 128, 300, 1 << 21, u128::from(u64::MAX) << 1 | 1];
         let mut bytes = Vec::new();
         for number in numbers {
             put(&mut bytes, number);

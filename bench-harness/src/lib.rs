@@ -11,7 +11,7 @@
 //! | a rate that is a share of the peak: a run that finds the peak | [`closed_loop`] |
 //! | payloads, keys and intended times are made | [`corpus`], [`keyring`], [`arrival`], [`random`] |
 //! | threads send, acks are counted and timed | [`sender`], [`client`], [`run`], [`tally`], [`stamp`], [`clock`] |
-//! | the window opens, is sampled, closes; what is left drains; the broker's log is compared | [`measure`], [`series`], [`usage`], [`allocations`], [`progress`], [`interrupt`] |
+//! | the window opens, is sampled, closes; what is left drains; the broker's log is compared | [`measure`], [`series`], [`log_end`], [`usage`], [`allocations`], [`progress`], [`interrupt`] |
 //! | the host is looked at, before and during the run | [`doctor`] |
 //! | results are written, and read again | [`report`], [`recorded`], [`histogram`], [`environment`], [`exit`] |
 //! | what a result must keep | [`threshold`] |
@@ -49,6 +49,7 @@ pub mod init;
 pub mod interrupt;
 pub mod keyring;
 pub mod likeness;
+pub mod log_end;
 pub mod measure;
 pub mod merge;
 pub mod nearest;

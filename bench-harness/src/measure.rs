@@ -30,6 +30,7 @@ use crate::environment::Environment;
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
 use crate::keyring::Keyring;
+use crate::log_end::{LogGrowth, log_end};
 use crate::number::float;
 use crate::placement::{self, Placement};
 use crate::plan::{Brokers, Engine, Plan, Rate, RecordSource};
@@ -89,6 +90,8 @@ pub struct Measured {
     pub intervals: Vec<Interval>,
     /// What the broker found in the end, if it was asked.
     pub verified: Option<Verified>,
+    /// What brokers that are not ours say of their log; why it is not known otherwise.
+    pub log_growth: Option<Result<LogGrowth, String>>,
 }
 
 /// Differences between the window's edges.
@@ -160,6 +163,7 @@ impl Measured {
             && self.settled.not_written == 0
             && self.settled.unknown == 0
             && self.verified.is_none_or(|verified| verified.is_clean())
+            && !matches!(&self.log_growth, Some(Ok(growth)) if growth.missing > 0)
     }
 }
 
@@ -223,6 +227,8 @@ pub fn measure(mut plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failur
         ),
         Engine::Ringpost => Box::new(Ringpost::connect(&plan, &addresses)?),
     };
+    // The client has connected, so the topic is there.
+    let log_start = (!embedded).then(|| log_end(&addresses, &plan.topic));
     let tallies = client.tallies(plan.producers);
     let run = Run::new(plan, Clock::new(), corpus, keyring, tallies);
     interrupt.wakes(thread::current());
@@ -236,6 +242,8 @@ pub fn measure(mut plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failur
         progress,
         placement,
         environment,
+        addresses,
+        log_start,
     };
     Ok(conductor.run())
 }
@@ -265,6 +273,9 @@ struct Conductor<'a> {
     progress: Progress,
     placement: Placement,
     environment: Environment,
+    addresses: Vec<String>,
+    /// Where the log ended before the first record, if it is somebody else's.
+    log_start: Option<Result<u64, String>>,
 }
 
 /// Why a stretch of watching ended.
@@ -536,6 +547,7 @@ impl Conductor<'_> {
         let settled = settled(client, run);
         let taken = run.taken();
         let verified = self.verify(taken, settled);
+        let log_growth = self.log_growth(settled);
         let Window {
             opened,
             start,
@@ -594,7 +606,31 @@ impl Conductor<'_> {
             stages,
             intervals: recording.intervals,
             verified,
+            log_growth,
             plan: run.plan.clone(),
+        }
+    }
+
+    /// Compares the client's count with what brokers that are not ours say of their log.
+    fn log_growth(&self, settled: Settled) -> Option<Result<LogGrowth, String>> {
+        let run = self.run;
+        let before = match self.log_start.as_ref()? {
+            Ok(before) => *before,
+            Err(why) => return Some(Err(why.clone())),
+        };
+        // Records that nobody answers for are on their way for a moment yet, and followers may lag
+        // behind acks=1.
+        let give_up = run.clock.now() + nanos(UNANSWERED);
+        loop {
+            let after = match log_end(&self.addresses, &run.plan.topic) {
+                Ok(after) => after,
+                Err(why) => return Some(Err(why)),
+            };
+            let growth = LogGrowth::of(before, after, settled.good(), settled.unknown);
+            if growth.missing == 0 || run.clock.now() >= give_up {
+                return Some(Ok(growth));
+            }
+            thread::park_timeout(Duration::from_millis(50));
         }
     }
 

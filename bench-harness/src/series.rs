@@ -26,8 +26,8 @@ use crate::usage::{self, Process};
 pub const TICK_NS: u64 = 10_000_000;
 /// The shortest interval.
 const INTERVAL_NS_MIN: u64 = 1_000_000_000;
-/// Intervals kept at most. One takes some KiB: all of them a few MiB.
-const INTERVALS_MAX: usize = 300;
+/// Intervals kept at most. One takes up to 15 KiB (two histograms of 5,000 buckets): all of them 2 MiB.
+const INTERVALS_MAX: usize = 150;
 
 /// One interval of the series.
 #[derive(Clone, Debug)]
@@ -300,16 +300,16 @@ mod tests {
                 length *= 2;
             }
         }
-        // 300 of 1 s, then 150 of each of 2, 4, 8 … s.
-        assert!((1_000..1_500).contains(&pushed), "{pushed}");
-        assert!((150..300).contains(&kept.intervals.len()));
+        // 150 of 1 s, then 75 of each of 2, 4, 8 … s.
+        assert!((600..900).contains(&pushed), "{pushed}");
+        assert!((75..150).contains(&kept.intervals.len()));
         let longest = kept.intervals.iter().map(|one| one.length.as_secs()).max();
-        assert!(longest.is_some_and(|seconds| seconds <= 12 * 3600 / 100));
+        assert!(longest.is_some_and(|seconds| seconds <= 12 * 3600 / 75));
     }
 
     #[test]
     fn a_planned_length_needs_no_coarsening() {
-        for seconds in [1, 10, 297, 298, 299, 300, 600, 12 * 3600] {
+        for seconds in [1, 10, 147, 148, 149, 150, 600, 12 * 3600] {
             let duration = Duration::from_secs(seconds);
             let plan = Plan {
                 duration,

@@ -53,6 +53,9 @@ pub struct ServerConfig {
     /// The first node's address; port 0 takes a free one. Further nodes take the ports behind it,
     /// or free ones.
     pub listen: SocketAddr,
+    /// The host that clients are told to connect to; without it the one listened on, which other
+    /// machines cannot use if it is `0.0.0.0`.
+    pub advertise: Option<String>,
     /// How many nodes, with ids from 1.
     pub nodes: u16,
     /// The CPU every thread is pinned to.
@@ -67,6 +70,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            advertise: None,
             nodes: 1,
             pin_cpu: None,
             connections_max: 1024,
@@ -166,6 +170,7 @@ impl Server {
     pub fn start(config: ServerConfig) -> io::Result<Self> {
         let ServerConfig {
             listen,
+            advertise,
             nodes,
             pin_cpu,
             connections_max,
@@ -188,7 +193,7 @@ impl Server {
             let told = reachable(addr);
             broker.nodes.push(Node {
                 id,
-                host: told.ip().to_string(),
+                host: advertise.clone().unwrap_or_else(|| told.ip().to_string()),
                 port: told.port(),
             });
             states.push(NodeState {

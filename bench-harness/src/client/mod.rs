@@ -18,6 +18,7 @@ use crate::sender::Phase;
 use crate::stamp::Stamp;
 use crate::tally::Settled;
 
+pub(crate) mod link;
 pub mod null;
 pub mod ringpost;
 

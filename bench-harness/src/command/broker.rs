@@ -12,7 +12,10 @@ Examples:
   ringpost-bench broker
       Listens on 127.0.0.1:9092 and checks everything it gets; Ctrl-C prints what it saw.
   ringpost-bench broker --listen 127.0.0.1:0 --store --partitions 12
-      A free port (printed), and everything is kept for consumers to read.";
+      A free port (printed), and everything is kept for consumers to read.
+  ringpost-bench broker --listen 10.0.0.5:9092
+      For clients on other hosts: `ringpost-bench run --brokers 10.0.0.5:9092 --topic mine` there.
+      What all of them sent is checked together, and printed in the end.";
 
 /// Its flags.
 pub fn command() -> Command {
@@ -33,6 +36,12 @@ pub fn command() -> Command {
             "127.0.0.1:9092",
             "Where to listen; port 0 takes a free one",
         ))
+        .arg(
+            Arg::new("advertise")
+                .long("advertise")
+                .value_name("HOST")
+                .help("The host clients are told to connect to [default: the one listened on]"),
+        )
         .arg(
             arg(
                 "mode",
@@ -112,6 +121,7 @@ fn options(matches: &ArgMatches) -> Result<Options, Failure> {
     let delay = text("delay");
     Ok(Options {
         listen: text("listen"),
+        advertise: matches.get_one::<String>("advertise").cloned(),
         verify: text("mode") == "verify",
         store: matches.get_flag("store"),
         partitions: matches.get_one("partitions").copied().unwrap_or(6),

@@ -76,8 +76,10 @@ pub fn seek(matches: &ArgMatches, objective: Option<Threshold>) -> Result<Exit, 
     let quest = quest(matches, objective)?;
     let interrupt = Interrupt::install();
     eprintln!(
-        "{}; {} probes at most, about {:.0} s",
-        quest.plan,
+        "Searching for the highest rate{}: {} probes at most, about {:.0} s",
+        objective.map_or(String::new(), |objective| format!(
+            " that keeps {objective}"
+        )),
         quest.probes_max,
         quest.takes_at_most().as_secs_f64()
     );

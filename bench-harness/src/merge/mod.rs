@@ -87,7 +87,7 @@ pub struct Part {
 /// Merges `parts`. Without `force`, refuses parts that did different work or were configured
 /// differently.
 ///
-/// The result lies nowhere yet: [`write`] keeps it.
+/// The result lies nowhere yet: [`write()`] keeps it.
 pub fn merge(parts: &[Recorded], force: bool) -> Result<Recorded, Failure> {
     let Some(first) = parts.first() else {
         return Err(Failure::config("there is nothing to merge"));
@@ -338,6 +338,10 @@ fn summed(documents: &[&Document], timeline: &Timeline) -> Document {
             .max()
             .unwrap_or(0),
         verified: verified(documents),
+        log_growth: match documents {
+            [single] => single.log_growth,
+            _ => None, // two clients of one topic see each other's records
+        },
         run: Totals {
             taken_records: sum(|d| d.run.taken_records),
             acked_records: sum(|d| d.run.acked_records),

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::clock::rfc3339;
 use crate::environment::Environment;
 use crate::histogram::{Latency, latencies, rates};
+use crate::log_end::LogGrowth;
 use crate::measure::Measured;
 use crate::merge::Merged;
 use crate::number::{float, micro, milli, ratio};
@@ -105,6 +106,10 @@ pub struct Document {
     pub peak_rss_bytes: u64,
 
     pub verified: Option<Verified>,
+    /// With brokers that are not the run's own, what their log grew by: a check of the count, not of
+    /// order and content.
+    #[serde(default)]
+    pub log_growth: Option<LogGrowth>,
     pub run: Totals,
     /// What a merged result was made of; only `merge` writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -295,6 +300,7 @@ pub fn document(measured: &Measured) -> Document {
             reordered: verified.reordered,
             corrupt: verified.corrupt,
         }),
+        log_growth: measured.log_growth.clone().and_then(Result::ok),
         run: Totals {
             taken_records: measured.taken.records,
             acked_records: measured.settled.acked,

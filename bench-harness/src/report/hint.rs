@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::log_end::LogGrowth;
 use crate::measure::Measured;
 use crate::number::{count, float};
 use crate::plan::{Engine, Rate};
@@ -29,6 +30,7 @@ pub fn hints(measured: &Measured) -> Vec<String> {
         elapsed_s: measured.elapsed_s,
         offered: measured.offered,
         unsent: measured.unsent,
+        log_growth: measured.log_growth.as_ref(),
     };
     facts.hints()
 }
@@ -45,6 +47,7 @@ struct Facts<'a> {
     elapsed_s: f64,
     offered: u64,
     unsent: u64,
+    log_growth: Option<&'a Result<LogGrowth, String>>,
 }
 
 impl Facts<'_> {
@@ -87,6 +90,19 @@ impl Facts<'_> {
                     .into(),
             );
         }
+        match self.log_growth {
+            Some(Ok(growth)) if growth.missing > 0 => hints.push(format!(
+                "{} acked records are not in the topic's log: lost, or the log was cut meanwhile.",
+                show_count(growth.missing)
+            )),
+            Some(Ok(growth)) if growth.surplus > 0 => hints.push(format!(
+                "The topic's log grew by {} records more than this client sent: another writer's, or \
+                 duplicates. From offsets nobody can tell; a topic of its own for each client would.",
+                show_count(growth.surplus)
+            )),
+            Some(Err(why)) => hints.push(format!("The topic's log was not compared: {why}")),
+            Some(Ok(_)) | None => {}
+        }
         hints
     }
 }
@@ -106,6 +122,7 @@ mod tests {
         elapsed_s: 10.0,
         offered: 1_000,
         unsent: 0,
+        log_growth: None,
     };
 
     #[test]
@@ -132,5 +149,14 @@ mod tests {
             ..FINE
         };
         assert_eq!(cold.hints().len(), 2);
+        for (growth, said) in [
+            (Ok(LogGrowth::of(0, 90, 100, 0)), "10 acked records are not"),
+            (Ok(LogGrowth::of(0, 103, 100, 1)), "2 records more"),
+            (Err("b:1: refused".into()), "b:1: refused"),
+        ] {
+            let log_growth = Some(&growth);
+            let remote = Facts { log_growth, ..FINE };
+            assert!(remote.hints()[0].contains(said), "{:?}", remote.hints());
+        }
     }
 }

@@ -2,18 +2,20 @@
 //! starts no process and reads no clock.
 //!
 //! ```text
-//!          holds: × step                 both ends known            within the precision
+//!          holds: × step, then × step²   both ends known            within the precision
 //!  start ──────────────────► bracketing ─────────────────► bisecting ────────────────────► confirming
-//!          misses: ÷ step, then ÷ step²  the middle of the logs                       holds │  │ misses:
-//!                                                                                     found ▼  ▼ a little
-//!                                                                                          lower, again long
+//!          misses: ÷ step, then ÷ step²  the middle of the logs                    holds: found │
+//!                                                                                               │ misses
+//!                         found ◄──────────────────── the same once more, with long probes ◄────┘
+//!                                within the precision
 //! ```
 //! - Rates are compared by their ratio, so the middle of two is the square root of their product.
 //! - A probe that misses is repeated once, and counts as a miss only if it misses twice: a hiccup of
 //!   the host is not the rate's fault. One that misses by far is not repeated.
 //! - The rate that is told was held by a *longer* probe: many short probes, each with its chance of
-//!   luck, favour rates that are too high. A rate that misses there is given up without a repeat,
-//!   and the next one is lower by one, two, four … times the precision.
+//!   luck, favour rates that are too high. A rate that misses there is given up without a repeat;
+//!   from then on every probe is a long one: lower by one, two, four … times the precision until one
+//!   holds, then the middle again.
 //! - It ends after `probes_max` probes, whatever they say.
 
 use crate::number::{float, whole};
@@ -77,7 +79,7 @@ pub enum Answer {
     },
     /// The probes were used up.
     Unconfirmed {
-        /// The highest rate that a short probe held, if any did.
+        /// The highest rate that a probe held, if any did.
         rate: Option<u64>,
     },
 }
@@ -86,13 +88,16 @@ pub enum Answer {
 #[derive(Clone, Debug)]
 pub struct Search {
     limits: Limits,
-    /// The highest rate that a short probe held.
+    /// The highest rate that a probe held.
     low: Option<u64>,
     /// The lowest rate that missed.
     high: Option<u64>,
-    /// Downwards, each step is larger than the one before.
+    /// Each step is larger than the one before.
+    up: f64,
     down: f64,
-    /// Confirming probes that missed.
+    /// Whether it was a long one.
+    confirmed: bool,
+    /// Long probes that missed before one held.
     given_up: u32,
     /// A rate that missed once.
     doubted: bool,
@@ -100,7 +105,8 @@ pub struct Search {
     next: Next,
 }
 
-/// Largest step downwards.
+/// Largest steps. Upwards they are small: a rate far above what is held leaves a queue behind.
+const UP_MAX: f64 = 2.0;
 const DOWN_MAX: f64 = 16.0;
 
 impl Search {
@@ -111,7 +117,9 @@ impl Search {
             limits,
             low: None,
             high: None,
+            up: limits.step,
             down: limits.step,
+            confirmed: false,
             given_up: 0,
             doubted: false,
             probes: 0,
@@ -146,11 +154,8 @@ impl Search {
             let holds = showed == Showed::Holds;
             match (confirming, holds) {
                 (false, holds) => self.bracketing(rate, holds),
-                (true, true) => Next::Over(Answer::Found {
-                    rate,
-                    at_least: rate == self.limits.highest,
-                }),
-                (true, false) => self.lower(rate),
+                (true, true) => self.confirmed(rate),
+                (true, false) => self.given_up(rate),
             }
         };
         if self.probes >= self.limits.probes_max && matches!(self.next, Next::Probe { .. }) {
@@ -163,10 +168,14 @@ impl Search {
         if matches!(self.next, Next::Over(_)) {
             return 0;
         }
-        if let Next::Probe {
-            confirming: true, ..
-        } = self.next
-        {
+        let confirming = matches!(
+            self.next,
+            Next::Probe {
+                confirming: true,
+                ..
+            }
+        );
+        if confirming && self.given_up == 0 {
             return 1;
         }
         let widest = match (self.low, self.high) {
@@ -191,7 +200,8 @@ impl Search {
         match (self.low, self.high) {
             (Some(low), None) if low >= limits.highest => probe(low, true),
             (Some(low), None) => {
-                let up = whole(float(low) * limits.step).max(low + 1);
+                let up = whole(float(low) * self.up).max(low + 1);
+                self.up = (self.up * self.up).min(UP_MAX);
                 probe(up.min(limits.highest), false)
             }
             (None, Some(high)) if high <= limits.lowest => {
@@ -202,22 +212,34 @@ impl Search {
                 self.down = (self.down * self.down).min(DOWN_MAX);
                 probe(down.max(limits.lowest), false)
             }
-            (Some(low), Some(high)) => {
-                let middle = whole((float(low) * float(high)).sqrt());
-                let close = float(high) <= float(low) * (1.0 + limits.precision);
-                if close || middle <= low || middle >= high {
-                    probe(low, true)
-                } else {
-                    probe(middle, false)
-                }
-            }
+            (Some(low), Some(high)) => match self.middle(low, high) {
+                Some(middle) => probe(middle, false),
+                None => probe(low, true),
+            },
             (None, None) => self.next,
         }
     }
 
-    /// After a confirming probe at `rate` that missed.
-    fn lower(&mut self, rate: u64) -> Next {
-        (self.low, self.high) = (None, Some(rate));
+    /// After a long probe at `rate` that held.
+    fn confirmed(&mut self, rate: u64) -> Next {
+        self.low = Some(rate);
+        self.confirmed = true;
+        match self.high {
+            Some(high) => self.between(rate, high),
+            None => Next::Over(Answer::Found {
+                rate,
+                at_least: true,
+            }),
+        }
+    }
+
+    /// After a long probe at `rate` that missed.
+    fn given_up(&mut self, rate: u64) -> Next {
+        self.high = Some(rate);
+        if let (Some(low), true) = (self.low, self.confirmed) {
+            return self.between(low, rate);
+        }
+        self.low = None;
         if rate <= self.limits.lowest {
             return Next::Over(Answer::None { lowest: rate });
         }
@@ -228,6 +250,27 @@ impl Search {
             rate: whole(lower).min(rate - 1).max(self.limits.lowest),
             confirming: true,
         }
+    }
+
+    /// Between a confirmed rate and one that missed.
+    fn between(&self, low: u64, high: u64) -> Next {
+        match self.middle(low, high) {
+            Some(rate) => Next::Probe {
+                rate,
+                confirming: true,
+            },
+            None => Next::Over(Answer::Found {
+                rate: low,
+                at_least: false,
+            }),
+        }
+    }
+
+    /// The rate between both, unless they are close enough.
+    fn middle(&self, low: u64, high: u64) -> Option<u64> {
+        let close = float(high) <= float(low) * (1.0 + self.limits.precision);
+        let middle = whole((float(low) * float(high)).sqrt());
+        (!close && middle > low && middle < high).then_some(middle)
     }
 }
 
@@ -336,7 +379,7 @@ mod tests {
         let Answer::Found { rate, .. } = answer else {
             panic!("{answer:?}");
         };
-        assert!((640_000..=800_000).contains(&rate), "{rate}");
+        assert!((761_000..=800_000).contains(&rate), "{rate}");
         assert!(probes.iter().filter(|(_, confirming)| *confirming).count() >= 2);
     }
 

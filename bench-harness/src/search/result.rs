@@ -176,7 +176,8 @@ fn algorithm() -> String {
     format!(
         "a closed loop gives the scale; open loops bracket the rate, then bisect it on a log scale until \
          what misses is within the precision of what holds; a probe that misses is repeated once; the \
-         rate told was held by a probe {CONFIRMING} times as long. A rate holds when {:.0} % of the \
+         rate told was held by a probe {CONFIRMING} times as long (one that misses there starts the \
+         bisection anew, below it, with such probes alone). A rate holds when {:.0} % of the \
          records due were acked in the window, at most {:.0} % were behind schedule at its end, every \
          record ended as it should, and the objective was met",
         KEPT_UP * 100.0,
@@ -253,10 +254,10 @@ fn sentence(quest: &Quest, sought: &Sought) -> String {
             quest.probes_max,
             match rate {
                 Some(rate) => format!(
-                    "The highest rate a short probe held: {} records/s.",
+                    "The highest rate that a probe held: {} records/s.",
                     show_count(rate)
                 ),
-                None => "No rate held.".into(),
+                None => "No rate held for long.".into(),
             }
         ),
         None => match &sought.damaged {

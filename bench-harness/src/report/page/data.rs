@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | percentiles | latency at each place of [`Data::x`] below the number of records | 20 a decade |
 //! | throughput | a histogram with bins of 1 % | 2,300 from 1 to 10 billion records/s |
-//! | series | neighbours merged, histogram with histogram | [`SERIES_MAX`] points |
+//! | series | neighbours merged, histogram with histogram | `SERIES_MAX` points |
 
 use std::collections::BTreeMap;
 
