@@ -274,3 +274,62 @@ fn sentence(quest: &Quest, sought: &Sought) -> String {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+    use crate::threshold::Threshold;
+
+    #[test]
+    fn answer_verdict_words_and_exit_code_belong_together() {
+        let quest = Quest {
+            plan: Plan::default(),
+            objective: Threshold::parse("p99 < 5ms").ok(),
+            lowest: 100,
+            precision: 0.05,
+            probes_max: 9,
+        };
+        let mut sought = Sought {
+            closed_loop: 1e6,
+            probes: Vec::new(),
+            answer: None,
+            holds: Some(7_000),
+            misses: Some(7_200),
+            damaged: None,
+            took_s: 1.0,
+        };
+        let found = |at_least| Answer::Found {
+            rate: 7_000,
+            at_least,
+        };
+        let cases = [
+            (Some(found(false)), "found", Exit::Good, "Found: 7 000"),
+            (Some(found(true)), "found", Exit::Good, "At least 7 000"),
+            (
+                Some(Answer::None { lowest: 100 }),
+                "none",
+                Exit::Gate,
+                "not even 100",
+            ),
+            (
+                Some(Answer::Unconfirmed { rate: None }),
+                "unconfirmed",
+                Exit::Gate,
+                "in 9 probes",
+            ),
+            (None, "interrupted", Exit::Gate, "so far holds: 7.00 k"),
+        ];
+        for (answer, verdict, code, said) in cases {
+            sought.answer = answer;
+            let document = document(&quest, &sought);
+            assert_eq!((document.verdict.as_str(), exit(&sought)), (verdict, code));
+            assert_eq!(document.found_records_per_s.is_some(), verdict == "found");
+            let text = text(&quest, &sought);
+            assert!(text.contains(said), "{said} is not in {text}");
+        }
+        sought.damaged = Some("5 lost".into());
+        assert_eq!(document(&quest, &sought).verdict, "damaged");
+        assert_eq!(exit(&sought), Exit::Unsettled);
+    }
+}

@@ -565,6 +565,12 @@ fn a_broker_in_the_foreground_serves_a_run_and_reports() {
         document["verified"].is_null(),
         "only an embedded broker can be asked"
     );
+    let growth = &document["log_growth"];
+    assert_eq!(growth["records"], document["run"]["taken_records"]);
+    assert_eq!(
+        (number(growth, "/missing"), number(growth, "/surplus")),
+        (0.0, 0.0)
+    );
 
     kill(broker.pid(), Signal::SIGTERM).expect("signalled");
     let report = std::io::read_to_string(stdout).expect("text");
