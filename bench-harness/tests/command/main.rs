@@ -5,6 +5,7 @@ mod compare;
 mod doctor;
 mod gate;
 mod merge;
+mod report;
 mod run;
 mod scenarios;
 mod search;

@@ -221,6 +221,12 @@ fn tables(recorded: &Recorded) -> (Table, Table, Table) {
         match key.as_str() {
             // Where the results went says nothing about the run.
             "config" => flatten("", value, &mut settings, &["format", "out"]),
+            // Measured on the spot, so never twice the same: figures.
+            "environment" if value.get("unit_costs").is_some() => {
+                let costs = value.get("unit_costs").cloned().unwrap_or_default();
+                flatten("unit_costs", costs, &mut figures, &[]);
+                flatten("", value, &mut environment, &["unit_costs"]);
+            }
             "environment" => flatten("", value, &mut environment, &[]),
             "version" | "driver" | "driver_reason" | "placement" | "shards" | "differs" => {
                 flatten(&key, value, &mut environment, &[]);
@@ -250,6 +256,18 @@ fn flatten(path: &str, value: Value, table: &mut Table, except: &[&str]) {
                 flatten(&path, value, table, &[]);
             }
         }
+        // Findings of `doctor`: a line each, under its name.
+        Value::Array(items) if !items.is_empty() && items.iter().all(is_finding) => {
+            for item in items {
+                let text = |key| item.get(key).and_then(Value::as_str).unwrap_or_default();
+                let verdict = match text("verdict") {
+                    "good" | "" => String::new(),
+                    verdict => format!(" ({verdict})"),
+                };
+                let value = Value::String(format!("{}{verdict}", text("value")));
+                table.insert(format!("{path}.{}", text("name")), value);
+            }
+        }
         Value::Array(items) => {
             let texts: Vec<String> = items
                 .into_iter()
@@ -264,6 +282,12 @@ fn flatten(path: &str, value: Value, table: &mut Table, except: &[&str]) {
             table.insert(path.to_owned(), leaf);
         }
     }
+}
+
+fn is_finding(item: &Value) -> bool {
+    ["name", "value"]
+        .iter()
+        .all(|key| item.get(key).is_some_and(Value::is_string))
 }
 
 impl Curve {
@@ -396,5 +420,13 @@ mod tests {
         flatten("", value, &mut table, &["out"]);
         let flat: Vec<_> = table.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(flat, ["a.b=1", "a.c=null", "d=\"x; 2\""]);
+        let mut table = Table::new();
+        let findings = serde_json::json!([
+            {"name": "steal", "value": "7 %", "verdict": "bad", "effect": "all"},
+            {"name": "thp", "value": "madvise", "verdict": "good", "effect": "none"},
+        ]);
+        flatten("findings", findings, &mut table, &[]);
+        assert_eq!(table["findings.steal"], "7 % (bad)");
+        assert_eq!(table["findings.thp"], "madvise");
     }
 }

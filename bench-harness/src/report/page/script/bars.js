@@ -12,7 +12,7 @@ function bars(rows, label) {
       from += width;
     });
     return html('li', {},
-      html('span', { class: 'bar-name' }, ...(run ? [sample(run)] : []), html('span', {}, name)),
+      html('span', { class: 'bar-name' }, ...(run ? [sample(run)] : []), html('span', {}, breakable(name))),
       html('span', { class: 'bar-picture' }, picture),
       html('span', { class: 'number' }, text));
   }));

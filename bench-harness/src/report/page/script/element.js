@@ -15,6 +15,8 @@ const html = (tag, attributes = {}, ...children) =>
   fill(document.createElement(tag), attributes, children);
 const svg = (tag, attributes = {}, ...children) =>
   fill(document.createElementNS(SVG, tag), attributes, children);
+// A name that may be broken behind its signs before it is broken inside a word.
+const breakable = (text) => text.split(/(?<=[=,;/_-])/).flatMap((part) => [part, html('wbr')]);
 const byId = (id) => document.getElementById(id);
 const notice = (text) => html('p', { class: 'notice' }, text);
 

@@ -49,7 +49,7 @@ function drawPercentiles() {
     }),
   });
   if (without.length > 0) {
-    slot(host, notice(`Without latencies: ${without.map((run) => run.name).join(', ')} (${WITHOUT}).`));
+    slot(host, notice(`Without latencies: ${without.map((run) => `“${run.name}”`).join(', ')} (${WITHOUT}).`));
   } else {
     slot(host, null);
   }
@@ -57,7 +57,7 @@ function drawPercentiles() {
 
 // A line under a plot.
 function slot(host, line) {
-  host.querySelectorAll('.notice').forEach((old) => old.remove());
+  host.querySelectorAll(':scope > p').forEach((old) => old.remove());
   if (line) host.append(line);
 }
 
@@ -79,7 +79,7 @@ function drawBands() {
   // A plot keeps its place (and the focus) as long as its run is shown.
   const figures = new Map([...host.querySelectorAll('figure')].map((figure) => [figure.dataset.run, figure]));
   const wanted = runs.map(({ run }) => figures.get(String(run.place))
-    || html('figure', { 'data-run': run.place }, html('figcaption', {}, sample(run), html('span', {}, run.name)), html('div', {})));
+    || html('figure', { 'data-run': run.place }, html('figcaption', {}, sample(run), html('span', {}, breakable(run.name))), html('div', {})));
   host.querySelectorAll(':scope > *').forEach((old) => { if (!wanted.includes(old)) old.remove(); });
   wanted.forEach((figure, at) => { if (host.children[at] !== figure) host.insertBefore(figure, host.children[at] || null); });
   runs.forEach(({ run, points }, at) => {

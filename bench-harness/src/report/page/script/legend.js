@@ -12,7 +12,7 @@ function inShort(run) {
   const perSecond = figureOf(run, 'records_per_s');
   const cpu = figureOf(run, 'cpu_us_per_record');
   if (perSecond !== null) words.push(rate(perSecond));
-  if (cpu !== null) words.push(`${micros(cpu)} CPU a record`);
+  if (cpu !== null) words.push(`${micros(cpu)} CPU/record`);
   return words.join(' · ');
 }
 
@@ -21,7 +21,7 @@ function startLegend() {
     const button = html('button', { type: 'button', class: 'run-button', 'aria-pressed': 'true', 'data-run': run.place },
       sample(run),
       html('span', { class: 'run-words' },
-        html('span', { class: 'run-name' }, run.name),
+        html('span', { class: 'run-name' }, breakable(run.name)),
         html('span', { class: 'quiet' }, inShort(run)),
         ...(run.good ? [] : [html('span', { class: 'bad' }, '✗ not good')]),
         ...run.remarks.map((remark) => html('span', { class: 'bad' }, remark))));

@@ -74,7 +74,7 @@ function drawPlot(host, plot) {
     if (area !== undefined && placed.length > 0) {
       const foot = y(area);
       const shape = [[placed[0][0], foot], ...placed, [placed[placed.length - 1][0], foot]];
-      group.append(svg('path', { class: `band ${run.colour}`, d: path(shape) + 'z' }));
+      group.append(svg('path', { class: `band area ${run.colour}`, d: path(shape) + 'z' }));
     }
     if (placed.length > 1) {
       group.append(svg('path', { class: `line ${run.colour}`, d: path(placed), 'stroke-dasharray': run.dash || null }));
@@ -108,7 +108,7 @@ function drawPlot(host, plot) {
     readout.replaceChildren(
       html('p', {}, title),
       html('table', {}, ...rows.map(({ run, text }) =>
-        html('tr', {}, html('td', {}, sample(run)), html('td', { class: 'name' }, run.name), html('td', { class: 'number' }, text)))),
+        html('tr', {}, html('td', {}, sample(run)), html('td', { class: 'name' }, breakable(run.name)), html('td', { class: 'number' }, text)))),
     );
     readout.hidden = false;
     const beside = x(at) + 14 + readout.offsetWidth <= width ? x(at) + 14 : x(at) - 14 - readout.offsetWidth;

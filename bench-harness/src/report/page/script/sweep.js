@@ -47,7 +47,7 @@ function startSweep() {
     host.append(notice(data.runs.length < 2 ? 'One run: nothing varies.' : 'All runs have the same settings.'));
     return;
   }
-  if (cells > data.runs.length * 2) {
+  if (data.runs.length < cells * 0.7) {
     host.append(notice(`${plural(keys.length, 'setting')} differ (${keys.map(({ key }) => key).join(', ')}), but not as in a sweep: most combinations are missing.`));
     return;
   }

@@ -1,14 +1,15 @@
 // Settings, environment and all figures, as tables that scroll inside their box.
 
 const boxed = (label, table) => html('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': label }, table);
-const shownValue = (value) => (value === null ? '–' : typeof value === 'number' ? exact(value) : String(value));
+const shownValue = (value) => (value === null ? '–' : typeof value === 'number' ? exact(Number(value.toPrecision(9))) : String(value));
 
-// The value that most runs have; none when all differ.
-function usual(values) {
+// Which values to mark: those that most runs do not have; of two that differ both; none when all of
+// more differ, for then a mark would say nothing.
+function marked(values) {
   const counts = new Map();
   values.forEach((value) => counts.set(value, (counts.get(value) || 0) + 1));
   const [value, count] = [...counts].reduce((one, other) => (other[1] > one[1] ? other : one));
-  return count > 1 ? value : undefined;
+  return (each) => (count > 1 ? each !== value : counts.size === 2);
 }
 
 function compared(host, rows, what) {
@@ -18,15 +19,17 @@ function compared(host, rows, what) {
   if (data.runs.length > 1) {
     host.append(differs.length === 0
       ? html('p', {}, `All runs have the same ${what}.`)
-      : html('p', {}, `${differs.length} of ${known.length} differ. What most runs do not have is marked.`));
+      : html('p', {}, `${differs.length} of ${known.length} differ. What differs from most runs is marked.`));
   }
   if (differs.length > 0) {
     host.append(boxed(`${what} that differ`, html('table', { class: 'compared' },
-      html('thead', {}, html('tr', {}, html('th', { scope: 'col' }, ''), ...data.runs.map((run) => html('th', { scope: 'col' }, sample(run), html('span', {}, run.name))))),
+      html('thead', {}, html('tr', {}, html('th', { scope: 'col' }, ''), ...data.runs.map((run) => html('th', { scope: 'col' }, sample(run), html('span', {}, breakable(run.name)))))),
       html('tbody', {}, ...differs.map(({ key, values }) => {
-        const most = usual(values);
+        // Measured on the spot, findings differ in their digits always; in words or verdict they count.
+        const compare = (value) => (key.startsWith('findings.') ? String(value).replace(/[\d.]+/g, '#') : value);
+        const differs = marked(values.map(compare));
         return html('tr', {}, html('th', { scope: 'row' }, key), ...values.map((value) =>
-          html('td', {}, value === most ? shownValue(value) : html('mark', {}, shownValue(value)))));
+          html('td', {}, differs(compare(value)) ? html('mark', {}, shownValue(value)) : shownValue(value))));
       })))));
   }
   if (same.length > 0) {
@@ -79,7 +82,7 @@ function startFigures() {
     heads.forEach((head, at) => head.setAttribute('aria-sort', columns[at] !== column ? 'none' : ascending ? 'ascending' : 'descending'));
     body.replaceChildren(...runs.map((run) => html('tr', {}, ...columns.map(({ key, number, of }) =>
       key === 'run'
-        ? html('th', { scope: 'row' }, html('span', { class: 'row-name' }, sample(run), html('span', {}, run.name)))
+        ? html('th', { scope: 'row' }, html('span', { class: 'row-name' }, sample(run), html('span', {}, breakable(run.name))))
         : html('td', { class: number ? 'number' : 'text' }, shownValue(of(run)))))));
   };
   draw();
