@@ -77,11 +77,30 @@ pub fn scenario() -> String {
         };
         out.push_str(&format!("{off}{}", entry(setting, &example)));
     }
-    out.push_str(
-        "\n# Any other setting of the engine by its name.\n[set]\n# client_id = \"my-service\"\n",
-    );
+    out.push_str(TABLES_SHOWN);
     out
 }
+
+/// The tables; what is indented by `# ` only needs that taken away.
+const TABLES_SHOWN: &str = r#"
+# Any other setting of the engine by its name.
+[set]
+# client_id = "my-service"
+
+# Settings that take several values. `ringpost-bench sweep` runs every combination, each into a folder
+# of its own, named by these values; `run` refuses a file with this table.
+# [sweep]
+# compression = ["none", "lz4", "zstd:1"]
+# linger = ["auto", "5ms"]
+# set.gap = ["0", "1ms"]
+
+# What a result must keep. `run` tells whether it does; `gate` ends with exit code 3 if it does not.
+# Percentiles are of the response times: p50, p90, p99, p99.9, p99.99, max, mean; `service p99` are
+# those from the actual send. Every other figure goes by its name in the JSON document. `vs_baseline`
+# is the change against the run that `gate --baseline` names.
+# [gate]
+# thresholds = ["p99.9 < 50ms", "lost = 0", "vs_baseline records_per_s > -3%"]
+"#;
 
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
@@ -106,6 +125,7 @@ fn wrapped(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::scenario::Draft;
+    use crate::sweep::matrix::Matrix;
 
     fn read(text: &str) -> Plan {
         let mut draft = Draft::default();
@@ -125,14 +145,20 @@ mod tests {
         let uncommented: String = scenario()
             .lines()
             .map(|line| match line.strip_prefix("# ") {
-                // A key and its value; everything else behind `# ` is prose.
+                // A key and its value, or a table; everything else behind `# ` is prose.
                 Some(entry) if entry.split(' ').nth(1) == Some("=") => format!("{entry}\n"),
+                Some(table) if table.starts_with('[') => format!("{table}\n"),
                 _ => format!("{line}\n"),
             })
-            .filter(|line| !line.starts_with("client_id"))
             .collect();
-        let plan = read(&uncommented);
-        assert_eq!(plan.records, Some(100_000));
+        let mut draft = Draft::default();
+        draft.read_text("init.toml", &uncommented);
+        let matrix = Matrix::of(draft, "init.toml")
+            .unwrap_or_else(|faults| panic!("{faults}\n{uncommented}"));
+        assert_eq!(matrix.cells.len(), 12);
+        assert_eq!(matrix.cells[11].name, "zstd_1-5ms-1ms");
+        let plan = &matrix.cells[0].plan;
+        assert_eq!((plan.records, plan.gate.len()), (Some(100_000), 3));
         for setting in SETTINGS
             .iter()
             .filter(|setting| !TABLES.contains(&setting.name))

@@ -22,7 +22,7 @@ Examples:
   ringpost-bench sweep scenario.toml --out D --duration 30s --compression lz4
       A flag is for all cells; one that names what varies leaves that value alone.
 Then:
-  ringpost-bench report D/none D/lz4 -o report.html
+  ringpost-bench report D -o D/report.html
   ringpost-bench compare D/none D/lz4 --force
 
 In the scenario, [sweep] names what varies:

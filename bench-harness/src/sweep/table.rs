@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, Table};
 
 use crate::histogram::Latency;
 use crate::number::whole;
-use crate::report::document::Document;
+use crate::report::document::{Document, command};
 use crate::sweep::Sweep;
 use crate::sweep::progress::{show_seconds, thresholds};
 use crate::sweep::state::{Progress, State};
@@ -83,14 +83,37 @@ pub fn readme(sweep: &Sweep) -> String {
         [] => return String::new(), // a matrix has a cell
     };
     format!(
-        "# A sweep of {}\n\n{}\n| {} |\n|---|{}---|\n{}\n{rounds}. `sweep.json` says what became of \
-         each run.\n\n```\nringpost-bench report {first} {last} -o report.html\n\
+        "# A sweep of {}\n\n{}{}- command: `{}`\n\n| {} |\n|---|{}---|\n{}\n{rounds}. `sweep.json` says \
+         what became of each run; the command above runs what is missing.\n\n```\n\
+         ringpost-bench report . -o report.html\n\
          ringpost-bench compare {first} {last} --force\n```\n",
         state.scenario,
         varies.concat(),
+        surroundings(sweep),
+        command().join(" "),
         HEAD.join(" | "),
         "---:|".repeat(HEAD.len() - 2),
         rows.concat(),
+    )
+}
+
+/// Where and when the first of the runs ran; each cell's own README says it of that cell.
+fn surroundings(sweep: &Sweep) -> String {
+    let cells = 0..sweep.state().cells.len();
+    let Some(first) = cells.filter_map(|cell| sweep.result(cell)).next() else {
+        return String::new();
+    };
+    let environment = &first.environment;
+    let told = |value: &Option<String>| value.clone().unwrap_or_else(|| "not known".into());
+    format!(
+        "- started: {}\n- host: {}, kernel {}, {} × {}\n- commit: {}, {} build\n",
+        first.started,
+        told(&environment.host),
+        told(&environment.kernel),
+        environment.cpus,
+        told(&environment.cpu_model),
+        told(&environment.commit),
+        environment.build,
     )
 }
 

@@ -11,6 +11,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringpost_bench::recorded::Recorded;
+use ringpost_bench::threshold::Figure;
 use serde_json::Value;
 
 use crate::support::{Folder, Running, SHORT, code, document, is_gone, number, run, text};
@@ -88,6 +89,11 @@ fn a_run_prints_one_document_with_every_field() {
         );
     }
     assert!(document.pointer("/latency_us/stages").is_some());
+    // A limit may be set on every number.
+    for (name, value) in document.as_object().expect("an object") {
+        let figure = Figure::find(name);
+        assert!(!value.is_number() || figure.is_ok(), "{name}: {figure:?}");
+    }
     // Every record taken over the whole run is in the broker's log.
     assert_eq!(
         document["verified"]["records"],
@@ -265,6 +271,34 @@ fn logged(log: &str, document: &Value, latency: &str) -> f64 {
         "{latency}: {p99} in the document, {read} here"
     );
     f64::from(u32::try_from(all.len()).expect("a second's records"))
+}
+
+#[test]
+fn a_run_tells_whether_its_thresholds_hold_and_leaves_judging_to_gate() {
+    let gate = ["--gate", "records_per_s > 1", "--gate", "service p50 < 1us"];
+    let baseline = ["--gate", "vs_baseline p99 < 5%"];
+    let short = [
+        "run",
+        "--engine",
+        "null",
+        "--duration",
+        "200ms",
+        "--warmup",
+        "20ms",
+    ];
+    let output = run(&[&short[..], &gate, &baseline, &["--format", "json"]].concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let told = text(&output.stderr);
+    for said in [
+        "holds  records_per_s > 1: ",
+        "FAILS  service p50 < 1us: ",
+        "?      vs_baseline p99 < 5%: there is no baseline",
+    ] {
+        assert!(told.contains(said), "{said}\nis not in\n{told}");
+    }
+    assert_eq!(document(&output)["gate"][1], "service p50 < 1us");
+    let output = run(&[&short[..], &gate].concat());
+    assert!(text(&output.stdout).contains("\nThresholds\n  holds  records_per_s > 1: "));
 }
 
 #[test]

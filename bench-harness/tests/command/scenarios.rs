@@ -89,6 +89,12 @@ fn each_runs() {
             let output = run(&[&[command, &file, "--out", &out], &short[..]].concat());
             let told = text(&output.stderr);
             assert_eq!(code(&output), Some(0), "{name}: {told}");
+            if name == "slow-broker" {
+                assert!(
+                    told.contains("holds  p50 >= 20ms"),
+                    "it was not slow: {told}"
+                );
+            }
             if command == "run" {
                 // Each figure a limit is set on is there; only a baseline is not.
                 assert!(!document(&output)["gate"].is_null(), "{name}");
