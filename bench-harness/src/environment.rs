@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_kernel_and_cpus() {
-        let host = Host::look(&[0], &Placement::choose(&[0], true));
+        let host = Host::look(&[0], &Placement::choose(&[0], true), true);
         let environment = Environment::now(&host);
         assert!(environment.kernel.is_some() && environment.cpus > 0);
         assert_eq!(environment.affinity_list(), "0");

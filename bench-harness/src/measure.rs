@@ -190,7 +190,7 @@ pub fn measure(mut plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failur
     let embedded = plan.brokers == Brokers::Embedded;
     let placement = Placement::choose(&allowed, embedded);
     check_wait(&plan, &allowed, &placement)?;
-    let host = Host::look(&allowed, &placement);
+    let host = Host::look(&allowed, &placement, plan.brokers.on_this_host());
     let mut environment = Environment::now(&host);
     environment.findings = judge::of_host(&host);
     // While nothing else of ours runs.

@@ -88,7 +88,7 @@ fn look() -> Document {
     let started = rfc3339(wall());
     let allowed = placement::allowed();
     let placement = Placement::choose(&allowed, true);
-    let host = Host::look(&allowed, &placement);
+    let host = Host::look(&allowed, &placement, true);
     let (clock, watch) = (Clock::new(), Watch::start());
     let quiet_ns = u64::try_from(QUIET.as_nanos()).unwrap_or(u64::MAX);
     while clock.now() < quiet_ns {

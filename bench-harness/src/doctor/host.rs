@@ -40,6 +40,8 @@ pub struct Host {
     pub io_uring: Result<(), RingRefused>,
     /// CPUs' worth of time that a control group allows.
     pub cpu_quota: Option<f64>,
+    /// Whether the broker is on this host too.
+    pub broker_here: bool,
     /// Where client and broker of a run would be.
     pub placement: Placement,
     /// CPUs that are two names for one core, one of the client's and one of the broker's each.
@@ -60,8 +62,8 @@ pub enum Memlock {
 }
 
 impl Host {
-    /// Looks; client and broker are where `placement` says.
-    pub fn look(allowed: &[usize], placement: &Placement) -> Self {
+    /// Looks; client and broker are where `placement` says, and the broker on this host or not.
+    pub fn look(allowed: &[usize], placement: &Placement, broker_here: bool) -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Self {
             cpu_model: cpuinfo_value(&cpuinfo, "model name"),
@@ -82,6 +84,7 @@ impl Host {
                 Path::new("/sys/fs/cgroup"),
                 &fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
             ),
+            broker_here,
             placement: placement.clone(),
             shared_cores: shared_cores(placement, |cpu| {
                 read(format!(
@@ -315,7 +318,7 @@ mod tests {
     #[test]
     fn this_host_can_be_looked_at() {
         let allowed = placement::allowed();
-        let host = Host::look(&allowed, &Placement::choose(&allowed, true));
+        let host = Host::look(&allowed, &Placement::choose(&allowed, true), true);
         assert!(host.cpus >= host.allowed.len() && !host.allowed.is_empty());
         let stretch = Watch::start().end(1.0).expect("there is a /proc/stat");
         assert!(stretch.others_cpus >= 0.0 && stretch.steal_percent >= 0.0);

@@ -59,7 +59,18 @@ fn cpu(host: &Host) -> Finding {
         placement::show(&host.allowed)
     );
     let name = "cpu";
+    if !host.broker_here && host.allowed.len() > 1 {
+        let effect = "the broker is elsewhere: all of these are the client's";
+        return finding(name, value, Good, effect, "");
+    }
     match host.allowed.len() {
+        0 | 1 if !host.broker_here => finding(
+            name,
+            value,
+            Caution,
+            "application threads and shards take turns on one CPU",
+            "allow two CPUs or more",
+        ),
         0 | 1 => finding(
             name,
             value,
@@ -107,12 +118,15 @@ fn cores(host: &Host) -> Finding {
         placement::show(&placement.broker_cpus)
     );
     let name = "core_sharing";
+    if !host.broker_here {
+        return finding(name, value, Good, "the broker is elsewhere", "");
+    }
     if placement.client_cpus.is_empty() || placement.broker_cpus.is_empty() {
         return finding(
             name,
             value,
             Caution,
-            "client and embedded broker are not kept apart: the scheduler moves them about, and one \
+            "client and broker are not kept apart: the scheduler moves them about, and one \
              waits for the other",
             "allow this process two CPUs or more (taskset, cpuset)",
         );
@@ -307,6 +321,13 @@ fn congestion_control(host: &Host) -> Finding {
     let name = "congestion_control";
     let value = host.congestion_control.as_deref();
     match value {
+        Some(other) if !host.broker_here => finding(
+            name,
+            other,
+            Good,
+            "the path to the broker is a real one, which it is made for",
+            "",
+        ),
         Some(bbr) if bbr.starts_with("bbr") => finding(
             name,
             bbr,
@@ -527,6 +548,7 @@ mod tests {
             memlock: Memlock::Unlimited,
             io_uring: Ok(()),
             cpu_quota: None,
+            broker_here: true,
             shared_cores: Vec::new(),
             build: "release",
         }
@@ -590,6 +612,23 @@ mod tests {
             let others = findings.iter().filter(|finding| finding.name != name);
             assert!(others.into_iter().all(|other| other.verdict == Good));
         }
+    }
+
+    #[test]
+    fn with_the_broker_elsewhere_cores_and_congestion_control_are_another_matter() {
+        let host = Host {
+            broker_here: false,
+            allowed: vec![0, 1],
+            placement: Placement::choose(&[0, 1], false),
+            congestion_control: Some("bbr".into()),
+            ..good()
+        };
+        assert_eq!(worst(&of_host(&host)), Good, "{:?}", of_host(&host));
+        let alone = Host {
+            allowed: vec![0],
+            ..host
+        };
+        assert_eq!(named(&of_host(&alone), "cpu").verdict, Caution);
     }
 
     #[test]
