@@ -107,10 +107,9 @@ pub fn search(quest: &Quest, interrupt: &Interrupt) -> Result<Sought, Failure> {
             "{}",
             announced(quest, &search, probes.len() + 1, rate, confirming)
         );
-        let document = measured(&quest.plan, rate, confirming, interrupt)?;
-        if document.interrupted || interrupt.asked() {
+        let Some(document) = measured(&quest.plan, rate, confirming, interrupt)? else {
             break None;
-        }
+        };
         let (showed, why) = judge(&document, rate, quest.objective.as_ref());
         eprintln!("  {why}");
         let clean = document.verified.as_ref().is_none_or(|verified| {
@@ -157,13 +156,13 @@ fn announced(quest: &Quest, search: &Search, number: usize, rate: u64, confirmin
     )
 }
 
-/// One probe.
+/// One probe; nothing when it was interrupted.
 fn measured(
     plan: &Plan,
     rate: u64,
     confirming: bool,
     interrupt: &Interrupt,
-) -> Result<Document, Failure> {
+) -> Result<Option<Document>, Failure> {
     let probe = Plan {
         rate: Rate::PerSecond(rate),
         duration: plan.duration * if confirming { CONFIRMING } else { 1 },
@@ -171,6 +170,9 @@ fn measured(
         ..plan.clone()
     };
     let trial = trial::run(&probe, None, interrupt)?;
+    if interrupt.asked() {
+        return Ok(None);
+    }
     let said = || {
         let said = trial.said.trim_end();
         said.lines().last().unwrap_or("it said nothing").to_owned()
@@ -183,10 +185,9 @@ fn measured(
         });
     };
     match &run.document.failure {
-        Some(why) if !run.document.interrupted => {
-            Err(Failure::connection(format!("a probe failed: {why}")))
-        }
-        _ => Ok(run.document.clone()),
+        Some(why) => Err(Failure::connection(format!("a probe failed: {why}"))),
+        None if run.document.interrupted => Ok(None), // somebody told the probe itself
+        None => Ok(Some(run.document.clone())),
     }
 }
 

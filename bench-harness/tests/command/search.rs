@@ -3,9 +3,10 @@
 use std::net::TcpListener;
 use std::process::Output;
 
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
-use crate::support::{code, document, number, run, text};
+use crate::support::{Running, code, document, is_gone, number, run, text};
 
 /// Probes as short as they can be and still tell something, at most so many.
 const QUICK: [&str; 6] = [
@@ -80,6 +81,31 @@ fn an_objective_that_the_lowest_rate_misses_is_told() {
     assert_eq!(code(&output), Some(3), "{}", text(&output.stderr));
     let told = text(&output.stdout);
     assert!(told.contains("None: not even 100 records/s"), "{told}");
+}
+
+#[test]
+fn an_interrupt_ends_the_search_and_its_probe() {
+    let mut running = Running::start(&[
+        "peak",
+        "--duration",
+        "5m",
+        "--warmup",
+        "0s",
+        "--format",
+        "json",
+    ]);
+    running.until("Probe 1");
+    let probes = running.children();
+    kill(running.pid(), Signal::SIGINT).expect("signalled");
+    let output = running.wait();
+    assert_eq!(code(&output), Some(3), "{}", text(&output.stderr));
+    let document = document(&output);
+    assert_eq!(document["verdict"], "interrupted");
+    assert!(number(&document, "/closed_loop_records_per_s") > 0.0);
+    assert!(
+        probes.into_iter().all(is_gone),
+        "a probe outlived its search"
+    );
 }
 
 #[test]
