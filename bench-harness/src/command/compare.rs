@@ -21,7 +21,8 @@ Examples:
       Several, each against the first.
 
 Pairs are rounds where both results have them (a sweep with rounds makes them in turns), else the
-intervals of the two runs. `gate` is what fails a build; `compare` ends with 0 whoever is faster.";
+intervals of the two runs. `gate` is what fails a build; `compare` ends with 0 whoever is faster, and
+with 2 when a folder holds no results or the results are of different work.";
 
 /// Its flags.
 pub fn command() -> Command {

@@ -19,7 +19,9 @@ Examples:
       Rounds of one configuration, as one result.
 
 Windows that overlap are of clients that ran together; windows that do not are rounds. Histograms are
-added, never their percentiles. `throughput` of a merge has the 10 ms rates of each client by itself.";
+added, never their percentiles. `throughput` of a merge has the 10 ms rates of each client by itself.
+Ends with 2 when a folder holds no results or they are not of one experiment; with 1 when a part's
+records did not all end as they should.";
 
 /// Its flags.
 pub fn command() -> Command {

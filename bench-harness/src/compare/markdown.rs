@@ -21,7 +21,7 @@ pub fn markdown(comparison: &Comparison) -> String {
             &head.map(str::to_owned),
             against.figures.iter().map(row),
         ));
-        out.push('\n');
+        out.push_str("\n\\* the verdict over all rests on these\n\n");
         for note in &against.notes {
             out.push_str(&format!("- {}\n", escaped(note)));
         }

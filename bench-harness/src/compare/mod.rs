@@ -289,16 +289,16 @@ fn against(baseline: &Side, result: &Side, baseline_name: &str, name: &str) -> A
     let figures = judge::figures(&paired, &draws, closed);
     let reliable = paired.pairs.are_many();
     if !reliable {
-        let (pairs, worth) = (paired.pairs.count, paired.pairs.independent());
-        let worth = if worth < pairs {
-            format!(", worth {worth} independent ones")
-        } else {
-            String::new()
+        let (pairs, independent) = (paired.pairs.count, paired.pairs.independent());
+        let worth = match independent < pairs {
+            true => format!(" (worth {independent}: neighbours resemble each other)"),
+            false => String::new(),
         };
-        paired.notes.insert(0, format!(
-            "only {pairs} pairs{worth}: the intervals are wide and not to be relied on; {PAIRS_MIN} are \
-             the least, 10 are good"
-        ));
+        let note = format!(
+            "pairs: {pairs}{worth}. The intervals are wide and not to be relied on: \
+             {PAIRS_MIN} are the least, 10 are good"
+        );
+        paired.notes.insert(0, note);
     }
     Against {
         baseline: baseline_name.into(),

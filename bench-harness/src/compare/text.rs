@@ -1,6 +1,6 @@
 //! A comparison for people.
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
 use crate::compare::{Against, Compared, Comparison, Shown, Unit, Verdict};
@@ -25,7 +25,12 @@ pub fn text(comparison: &Comparison) -> String {
         out.push_str(&format!("Compared: {difference}\n"));
     }
     for against in &comparison.comparisons {
-        out.push_str(&format!("\n{}\n{}\n", headline(against), figures(against)));
+        out.push_str(&format!(
+            "\n{}\n\n{}\n",
+            headline(against),
+            figures(against)
+        ));
+        out.push_str("* the verdict over all rests on these\n");
         for note in &against.notes {
             out.push_str(&format!("Note: {note}.\n"));
         }
@@ -65,12 +70,15 @@ pub fn pairs(against: &Against) -> String {
         Unit::Rounds => "rounds",
         Unit::Intervals => "intervals",
     };
-    format!("{} pairs of {unit}", against.pairs)
+    match against.pairs {
+        1 => format!("1 pair of {unit}"),
+        pairs => format!("{pairs} pairs of {unit}"),
+    }
 }
 
 fn figures(against: &Against) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(NOTHING);
     table.set_header([
         "figure",
         &against.baseline,
@@ -123,7 +131,7 @@ fn change(ratio: f64) -> String {
 
 fn counters(results: &[Shown]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(NOTHING);
     let names = results.iter().map(|result| result.name.clone());
     table.set_header(std::iter::once(String::new()).chain(names));
     for cells in counter_rows(results) {
