@@ -56,6 +56,8 @@ pub(crate) struct Lane {
     connection: AtomicU32,
     /// How it stands, a [`View`]. Written by the shard.
     view: AtomicU64,
+    /// Where batches end: as configured, or before, when the topic takes no larger ones.
+    batch_bytes: AtomicUsize,
     /// Memory of its batches that have no verdict.
     held: AtomicUsize,
     /// How much of that the bulkhead counts.
@@ -280,6 +282,7 @@ impl Lane {
         shard: Arc<ShardShared>,
         settings: Arc<LaneSettings>,
     ) -> Self {
+        let batch_bytes = settings.batch_bytes;
         Self {
             id,
             topic,
@@ -288,6 +291,7 @@ impl Lane {
             settings,
             inner: Mutex::default(),
             connection: AtomicU32::new(Self::UNTOLD),
+            batch_bytes: AtomicUsize::new(batch_bytes),
             view: AtomicU64::new(View::UNTOLD.to_bits()),
             held: AtomicUsize::new(0),
             held_back: AtomicUsize::new(0),
@@ -526,7 +530,7 @@ impl Lane {
         }
         let fields = fields_of(record, &open.batch);
         let size = open.batch.measure(&fields);
-        if open.batch.fit(&size, self.settings.batch_bytes) != Fit::Fits {
+        if open.batch.fit(&size, self.batch_bytes()) != Fit::Fits {
             return None;
         }
         let index = open.batch.append(&fields, &size);
@@ -609,7 +613,7 @@ impl Lane {
             };
             let fields = fields_of(record, &open.batch);
             let size = open.batch.measure(&fields);
-            let fit = open.batch.fit(&size, self.settings.batch_bytes);
+            let fit = open.batch.fit(&size, self.batch_bytes());
             if fit == Fit::BatchFull {
                 inner.cut_open();
                 cut = true;
@@ -859,6 +863,18 @@ impl Lane {
     #[inline]
     pub(crate) fn view(&self) -> View {
         View::from_bits(self.view.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn batch_bytes(&self) -> usize {
+        self.batch_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The shard says that batches are to end at so many bytes, or where they are configured to.
+    pub(crate) fn narrow(&self, bytes: Option<usize>) {
+        let most = self.settings.batch_bytes;
+        let bytes = bytes.map_or(most, |bytes| bytes.min(most));
+        self.batch_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// The shard says how it stands. Returns how many wakers of those who waited for room panicked.

@@ -249,6 +249,12 @@ impl Supply for LaneSupply {
         ticket.divide(at)
     }
 
+    fn narrow(&mut self, lane: LaneId, bytes: Option<usize>) {
+        if let Some(lane) = self.lane(lane) {
+            lane.narrow(bytes);
+        }
+    }
+
     fn squeeze(&mut self) -> &mut impl Squeeze {
         &mut self.squeezer
     }

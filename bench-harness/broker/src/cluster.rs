@@ -26,6 +26,8 @@
 //! # Ok::<(), ringpost_broker::TopicError>(())
 //! ```
 
+use std::sync::Arc;
+
 use crate::agenda::Due;
 use crate::broker::Broker;
 use crate::replicas::{Around, Place};
@@ -241,6 +243,11 @@ impl Broker {
                 partition.lead(place, node, around);
             }
         });
+    }
+
+    /// Batches of at most so many bytes are taken, from new connections on.
+    pub fn set_message_bytes_max(&mut self, bytes: usize) {
+        Arc::make_mut(&mut self.config).message_bytes_max = bytes;
     }
 
     /// Whether Metadata mentions a node and lets it lead: the controller's verdict, without its

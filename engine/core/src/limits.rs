@@ -87,5 +87,9 @@ pub const MOVED_PER_STEP: usize = 64;
 /// kept waiting by completions. Counted in batches.
 pub const SETTLED_PER_TURN: usize = 256;
 
+/// How long batches of a topic that refused one as too large end at half its size; then twice as much is
+/// tried.
+pub const NARROW_FOR: Duration = Duration::from_secs(600);
+
 /// Connections of a shard: a slot is 16 bits, and the first is the directory's.
 pub const CONNECTIONS_MAX: usize = (1 << 16) - 1;

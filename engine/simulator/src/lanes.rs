@@ -184,6 +184,8 @@ pub struct TestLane {
     cut: VecDeque<Cut>,
     bytes: usize,
     hurry: bool,
+    /// Batches end here, because larger ones are refused.
+    pub narrow: Option<usize>,
 }
 
 /// All lanes, and how many of the next looks find the lock taken or no slab.
@@ -225,6 +227,7 @@ impl Lanes {
             cut: VecDeque::new(),
             bytes: 0,
             hurry: false,
+            narrow: None,
         });
         LaneId(id)
     }
@@ -248,8 +251,10 @@ impl Lanes {
         len: usize,
         free: bool,
     ) -> (u64, bool, usize) {
-        let batch_bytes = self.batch_bytes;
         let lane = &mut self.lanes[id.index()];
+        let batch_bytes = lane
+            .narrow
+            .map_or(self.batch_bytes, |narrow| narrow.min(self.batch_bytes));
         let number = lane.next;
         lane.next += 1;
         if free {
@@ -403,6 +408,10 @@ impl Supply for Lanes {
 
     fn recycle(&mut self, parts: Vec<Part<VecBuffer>>) {
         allocation_counter::opt_out(|| self.spare.push(parts));
+    }
+
+    fn narrow(&mut self, lane: LaneId, bytes: Option<usize>) {
+        self.lanes[lane.index()].narrow = bytes;
     }
 
     fn divide(&mut self, ticket: &mut Ticket, at: u32) -> Ticket {

@@ -211,6 +211,9 @@ impl Supply for Lanes {
 
     fn recycle(&mut self, _: Vec<Part<SegmentMut>>) {}
 
+    /// What is larger than wished is divided.
+    fn narrow(&mut self, _: LaneId, _: Option<usize>) {}
+
     fn divide(&mut self, ticket: &mut Ticket, at: u32) -> Ticket {
         ticket.split_off(usize::try_from(at).expect("few records"))
     }

@@ -175,6 +175,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.note_source(id, Backlog::Empty);
         }
         let mut batch = self.sealed(now, id, take, supply)?;
+        self.widen_if_due(now, id, supply);
         let lane = self.lanes[id.index()].as_mut()?;
         batch.place.ordinal = lane.next_ordinal;
         lane.next_ordinal += 1;

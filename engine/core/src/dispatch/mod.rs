@@ -20,7 +20,8 @@
 //! to which connection; `lane` order and sequences of a lane; `connect` a connection's states; `send`
 //! putting requests together; `answer` reading responses; `avoid` acting on brokers'
 //! health; `settle` how batches end; `purge` giving up
-//! at the application's wish; `split` sending in halves what is too large; `invariants` what always holds.
+//! at the application's wish; `split` sending in halves what is too large; `narrow` making no more of those;
+//! `invariants` what always holds.
 
 mod action;
 mod answer;
@@ -28,6 +29,7 @@ mod avoid;
 mod connect;
 mod invariants;
 mod lane;
+mod narrow;
 mod purge;
 mod routes;
 mod send;
@@ -67,6 +69,8 @@ use lane::Lane;
 pub(crate) struct TopicEntry {
     name: Arc<str>,
     id: TopicId,
+    /// It refused batches as too large.
+    narrow: Option<narrow::Narrow>,
 }
 
 /// A broker as a shard knows it.

@@ -15,6 +15,7 @@ use crate::time::Time;
 use crate::timer::{ConnectionTimer, Timer};
 
 use super::lane::Lane;
+use super::narrow::Narrow;
 use super::supply::Backlog;
 use super::{BrokerEntry, Dispatcher, TopicEntry};
 
@@ -40,6 +41,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 self.topics.push(TopicEntry {
                     name: Arc::clone(name),
                     id: TopicId::default(),
+                    narrow: None,
                 });
                 self.topics.len() - 1
             })
@@ -55,6 +57,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
                     lane.leader_epoch = -1;
                     lane.proven = false;
                 }
+                let known = self.topics.iter_mut().filter_map(|t| t.narrow.as_mut());
+                known.for_each(Narrow::forget);
             }
         }
         for (id, broker) in &cluster.brokers {
@@ -69,6 +73,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 continue;
             }
             // Made anew: its leader epochs count from the start, and it has nothing of us yet.
+            topic.narrow.iter_mut().for_each(Narrow::forget);
             for lane in self.lanes.iter_mut().flatten() {
                 if lane.topic == index {
                     lane.leader_epoch = -1;

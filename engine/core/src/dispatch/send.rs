@@ -144,6 +144,8 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 match self.divide(batch, supply) {
                     Divided::Halves(halves) => {
                         let [first, second] = *halves;
+                        let whole = first.sealed.record_bytes + second.sealed.record_bytes;
+                        self.narrow(now, id, whole, supply);
                         let lane = self.lanes[id.index()].as_mut().expect("drawn from");
                         lane.queue.push_front(second);
                         first

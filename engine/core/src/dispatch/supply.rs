@@ -34,6 +34,9 @@ pub trait Supply {
     /// Divides a batch's ticket: what belongs to the first `at` records stays, what belongs to the
     /// others is given back, to be told of verdicts of their own. The first of those is then number 0.
     fn divide(&mut self, ticket: &mut Self::Ticket, at: u32) -> Self::Ticket;
+    /// A lane's batches are to end at so many bytes before compression, or where they would anyway
+    /// (`None`): larger ones are refused. They are still divided if this is ignored.
+    fn narrow(&mut self, lane: LaneId, bytes: Option<usize>);
     /// The compressor for bodies.
     fn squeeze(&mut self) -> &mut impl Squeeze;
 }

@@ -56,6 +56,8 @@ pub struct Place {
     cut: VecDeque<Cut>,
     bytes: usize,
     hurry: bool,
+    /// Batches end here, because larger ones are refused.
+    narrow: Option<usize>,
 }
 
 /// There is no memory; a buffer of so many bytes would do.
@@ -112,6 +114,7 @@ impl Places {
             cut: VecDeque::new(),
             bytes: 0,
             hurry: false,
+            narrow: None,
         });
         LaneId(id)
     }
@@ -131,6 +134,9 @@ impl Places {
         mut given: Option<TokenBuffer>,
     ) -> Result<(), Full> {
         let place = &mut self.places[id.index()];
+        let batch_bytes = place
+            .narrow
+            .map_or(self.batch_bytes, |narrow| narrow.min(self.batch_bytes));
         let fields = Fields {
             timestamp_ms: i64::try_from(now.0 / 1_000_000).expect("early"),
             key: None,
@@ -149,7 +155,7 @@ impl Places {
                 free: true,
             });
             let size = open.batch.measure(&fields);
-            match open.batch.fit(&size, self.batch_bytes) {
+            match open.batch.fit(&size, batch_bytes) {
                 Fit::NeedsBuffer(at_least) => {
                     let fits = |buffer: &TokenBuffer| buffer.capacity() >= at_least;
                     let buffer = given.take().filter(fits).or_else(|| {
@@ -171,7 +177,7 @@ impl Places {
                     open.ticket.count += 1;
                     open.free &= !bound;
                     place.bytes += size.total;
-                    if open.batch.wire_len() >= self.batch_bytes {
+                    if open.batch.wire_len() >= batch_bytes {
                         place.cut_open();
                     }
                     break;
@@ -297,6 +303,10 @@ impl Supply for Places {
         if self.spare.len() < 64 {
             self.spare.push(parts);
         }
+    }
+
+    fn narrow(&mut self, lane: LaneId, bytes: Option<usize>) {
+        self.places[lane.index()].narrow = bytes;
     }
 
     fn divide(&mut self, ticket: &mut Ticket, at: u32) -> Ticket {

@@ -72,6 +72,72 @@ fn b3_a_batch_that_is_too_large_is_divided_until_it_fits_and_keeps_its_numbers()
     world.check(true);
 }
 
+/// A topic takes batches of a tenth of what they are filled to: once the first ones were divided, none of
+/// the next thousand batches is refused, in whichever partition; and those that follow are still worth their
+/// heads, half as large as the topic takes at least.
+#[test]
+fn b3_a_topics_limit_is_remembered_so_that_no_further_batch_is_refused() {
+    let mut setup = narrow(1_700);
+    setup.batch_bytes = 16_000;
+    let mut world = World::warm(setup, 3);
+    append_together(&mut world, 100, 200);
+    world.settle(ms(20_000));
+    let learned = world.dispatcher.counters();
+    assert!(learned.splits > 0, "{learned:?}");
+    for _ in 0..150 {
+        for lane in 0..3 {
+            for _ in 0..15 {
+                world.append(lane, 200);
+            }
+        }
+        world.run_for(ms(10));
+    }
+    world.settle(ms(20_000));
+    let counters = world.dispatcher.counters();
+    let batches = counters.batches - learned.batches;
+    assert!((1_000..3_000).contains(&batches), "{batches}");
+    assert_eq!(counters.splits, learned.splits);
+    assert_eq!(counters.retries, learned.retries, "nothing went twice");
+    let log = world.log("t", 1);
+    let full = log.iter().filter(|batch| batch.bytes.len() > 850).count();
+    assert!(full * 2 > log.len(), "{full} of {}", log.len());
+    world.check(true);
+}
+
+/// The topic is configured to take more: what is tried doubles every ten minutes, with not a record lost,
+/// and batches are as large as before.
+#[test]
+fn b3_a_limit_that_is_gone_is_found_out_about() {
+    let mut setup = narrow(1_700);
+    setup.batch_bytes = 16_000;
+    let mut world = World::warm(setup, 1);
+    append_together(&mut world, 70, 200);
+    world.settle(ms(20_000));
+    world.broker.set_message_bytes_max(1 << 20);
+    world.hang_up(1);
+    let mut sizes = Vec::new();
+    for _ in 0..5 {
+        // The batch that notices is already cut.
+        append_together(&mut world, 1, 200);
+        world.settle(ms(20_000));
+        append_together(&mut world, 70, 200);
+        world.settle(ms(20_000));
+        sizes.push(
+            world
+                .log("t", 0)
+                .iter()
+                .rev()
+                .take(20)
+                .map(|batch| batch.bytes.len())
+                .max(),
+        );
+        world.run_for(ms(601_000));
+    }
+    assert!(sizes.is_sorted() && sizes[0] < Some(1_700), "{sizes:?}");
+    assert!(sizes[4] > Some(12_000), "{sizes:?}");
+    world.check(true);
+}
+
 /// The same with bodies that are compressed: each half is compressed anew.
 #[test]
 fn b3_a_compressed_batch_is_divided_too() {
