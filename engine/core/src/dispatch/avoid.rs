@@ -183,11 +183,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
     pub(super) fn look_at_brokers(&mut self, now: Time) {
         for place in 0..self.brokers.len() {
             self.brokers[place].hosts = false;
+            self.brokers[place].wanted = false;
         }
         for lane in self.lanes.iter().flatten() {
             if let Some(connection) = lane.connection {
                 let place = connection / self.settings.connections_per_broker;
                 self.brokers[place].hosts = true;
+                self.brokers[place].wanted |= lane.has_work() || lane.in_flight > 0;
             }
         }
         let Self {
@@ -222,6 +224,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             });
             Glimpse {
                 hosts: brokers[place].hosts,
+                wanted: brokers[place].wanted,
                 oldest: oldest.min(),
                 waits,
             }

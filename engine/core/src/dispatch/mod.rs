@@ -83,6 +83,8 @@ struct BrokerEntry {
     tokens: Tokens,
     /// It leads a lane; as of the last look.
     hosts: bool,
+    /// Its lanes have something; as of the last look.
+    wanted: bool,
     /// The lane that looks good so that something comes to probe it with.
     invites: Option<LaneId>,
 }

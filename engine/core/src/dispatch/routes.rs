@@ -156,6 +156,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             addresses: addresses.to_vec(),
             tokens: Tokens::FULL,
             hosts: false,
+            wanted: false,
             invites: None,
         };
         if let Some(free) = self.brokers.iter().position(|broker| broker.id.is_none()) {

@@ -116,8 +116,6 @@ pub(super) struct Endpoint {
     pub(super) age: Duration,
     /// Since when it is asked in vain: also after what it was asked timed out and it is asked anew.
     pub(super) silent_since: Option<Time>,
-    /// When it was last seen to be asked.
-    pub(super) asked_at: Time,
     /// Batches that were moved away from it.
     pub(super) moved: u64,
 }
@@ -159,7 +157,6 @@ impl Endpoint {
             hosts: false,
             age: Duration::ZERO,
             silent_since: None,
-            asked_at: Time(0),
             moved: 0,
         }
     }
@@ -233,14 +230,14 @@ impl Endpoint {
         cost.max(Self::COST_MIN)
     }
 
-    /// A tick sees since when it is asked, if it is. Not being asked for a while ends a silence; a lost
-    /// connection that is made anew does not.
-    pub(super) fn is_asked(&mut self, now: Time, oldest: Option<Time>, stall: Duration) {
+    /// A tick sees since when it is asked, if it is, and whether it will be. While something waits to be
+    /// sent to it again, a silence goes on; an ejection explains it.
+    pub(super) fn is_asked(&mut self, oldest: Option<Time>, wanted: bool) {
+        let is_ejected = matches!(self.state, State::Ejected { .. });
         if let Some(oldest) = oldest {
-            self.asked_at = now;
             let since = self.silent_since.unwrap_or(oldest);
             self.silent_since = Some(since.min(oldest));
-        } else if now.since(self.asked_at) > stall {
+        } else if is_ejected || !wanted {
             self.silent_since = None;
         }
     }

@@ -51,6 +51,8 @@ pub(crate) struct Glimpse {
     /// Since when the oldest request is unanswered, or a connection that records wait for is being
     /// made.
     pub(crate) oldest: Option<Time>,
+    /// Something is with its lanes, in flight or not.
+    pub(crate) wanted: bool,
     /// Something waits that must go there, and there is a connection.
     pub(crate) waits: bool,
 }
@@ -327,7 +329,7 @@ impl Table {
                 let tau = self.settings.tau / if is_idle { FORGET_FASTER } else { 1 };
                 endpoint.service_time.forget(now, tau);
             }
-            endpoint.is_asked(now, glimpse.oldest, self.settings.stall);
+            endpoint.is_asked(glimpse.oldest, glimpse.wanted);
             endpoint
                 .penalty
                 .forget(now, self.settings.tau / FORGET_FASTER);
