@@ -121,8 +121,8 @@ function startSweep() {
     const best = swept.better > 0 ? high : low;
     picture.replaceChildren(html('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': `${swept.name} by ${down.key} and ${across.key}` },
       html('table', { class: 'heat' },
-        html('caption', {}, `${swept.name}: darker is more; the frame marks the best`),
-        html('thead', {}, html('tr', {}, html('th', { class: 'corner' }, `${down.key} ↓  ${across.key} →`), ...across.order.map((value) => html('th', { scope: 'col' }, value)))),
+        html('caption', {}, `${swept.name}: the stronger the colour, the more; the frame marks the best`),
+        html('thead', {}, html('tr', {}, html('th', { class: 'corner' }, `${down.key} ↓`, html('br'), `${across.key} →`), ...across.order.map((value) => html('th', { scope: 'col' }, value)))),
         html('tbody', {}, ...grid.map((line, at) => html('tr', {}, html('th', { scope: 'row' }, down.order[at]),
           ...line.map((found) => {
             if (!found) return html('td', { class: 'none' }, '–');

@@ -3,13 +3,13 @@
 const boxed = (label, table) => html('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': label }, table);
 const shownValue = (value) => (value === null ? '–' : typeof value === 'number' ? exact(Number(value.toPrecision(9))) : String(value));
 
-// Which values to mark: those that most runs do not have; of two that differ both; none when all of
-// more differ, for then a mark would say nothing.
+// Which values to mark: those that more than half of the runs do not have; of two runs both; none where
+// there is no such value, for then a mark would say nothing.
 function marked(values) {
   const counts = new Map();
   values.forEach((value) => counts.set(value, (counts.get(value) || 0) + 1));
   const [value, count] = [...counts].reduce((one, other) => (other[1] > one[1] ? other : one));
-  return (each) => (count > 1 ? each !== value : counts.size === 2);
+  return (each) => (count * 2 > values.length ? each !== value : values.length === 2);
 }
 
 function compared(host, rows, what) {

@@ -72,10 +72,9 @@ function drawDistribution() {
       };
     },
   });
-  const beyond = shapes.map(({ run, bins }) => ({ run, share: 1 - bins.reduce((sum, share) => sum + share, 0) }))
-    .filter(({ share }) => share > 1e-6);
+  const beyond = shapes.map(({ bins }) => 1 - bins.reduce((sum, share) => sum + share, 0)).filter((share) => share > 1e-6);
   slot(host, beyond.length === 0 ? null : html('p', { class: 'quiet' },
-    `Faster than ${rate(x.high)}: ${beyond.map(({ run, share }) => `${percent(share)} of “${run.name}”`).join(', ')}.`));
+    `Not shown: rates above ${rate(x.high)}, at most ${percent(Math.max(...beyond))} of the intervals of ${plural(beyond.length, 'run')}.`));
 }
 
 function drawRate() {

@@ -16,7 +16,7 @@ function scaled(value, units) {
 
 const duration = (ns) => scaled(ns, [[1e9, 's'], [1e6, 'ms'], [1e3, 'µs'], [1, 'ns']]);
 const amount = (value) => scaled(value, [[1e9, 'G'], [1e6, 'M'], [1e3, 'k'], [1, '']]);
-const rate = (perSecond) => amount(perSecond) + '/s';
+const rate = (perSecond) => (perSecond === 0 ? '0' : amount(perSecond) + '/s');
 const seconds = (s) => figures(s) + '\u2009s';
 const micros = (us) => duration(us * 1e3);
 const percent = (share) => figures(share * 100) + '\u2009%';
