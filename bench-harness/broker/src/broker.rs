@@ -71,6 +71,8 @@ pub struct Broker {
     pub(crate) topics: BTreeMap<TopicId, Topic>,
     pub(crate) names: BTreeMap<String, TopicId>,
     topics_made: u64,
+    /// The committed batches of partitions that were deleted with their topics, if everything is kept.
+    pub(crate) deleted: BTreeMap<(String, i32), Vec<u8>>,
     next_producer_id: i64,
     pub(crate) faults: Faults,
     pub(crate) tallies: Tallies,
@@ -120,6 +122,7 @@ impl Broker {
             topics: BTreeMap::new(),
             names: BTreeMap::new(),
             topics_made: 0,
+            deleted: BTreeMap::new(),
             next_producer_id,
             faults: Faults::default(),
             tallies: Tallies::default(),
@@ -197,6 +200,7 @@ impl Broker {
             return false;
         }
         self.spread();
+        self.bury(name);
         let Some(id) = self.names.remove(name) else {
             return false;
         };

@@ -98,6 +98,18 @@ impl Broker {
         self.fall_silent(node_id);
     }
 
+    /// As [`Broker::cut_power`], and where the node is the last one in sync, it loses its last `batches`
+    /// though they were committed: nobody had written them to disk. Kafka acknowledges without waiting
+    /// for that, and relies on other nodes, of which there were none.
+    pub fn cut_power_unwritten(&mut self, node_id: i32, batches: usize) {
+        self.end_process(node_id);
+        self.each(|partition, _, around| {
+            partition.lose_uncommitted(node_id, around);
+            partition.lose_unwritten(node_id, batches, around);
+        });
+        self.fall_silent(node_id);
+    }
+
     /// A node ends in good order (SIGTERM): others lead first.
     pub fn shutdown_node(&mut self, node_id: i32) {
         self.fence(node_id);

@@ -124,6 +124,8 @@ pub(crate) struct Replicas {
     pub(crate) followers: BTreeMap<i32, Following>,
     /// Numbers of records are counted up to here.
     tallied: i64,
+    /// Batches that had been committed and were lost all the same, if everything is kept.
+    pub(crate) lost: Vec<Stored>,
 }
 
 impl Replicas {
@@ -140,6 +142,7 @@ impl Replicas {
             home,
             reign: 0,
             tallied: 0,
+            lost: Vec::new(),
         }
     }
 
@@ -147,6 +150,23 @@ impl Replicas {
     pub(crate) fn enough(&self, isr: usize) -> bool {
         let wanted = usize::try_from(self.min_insync).unwrap_or(0);
         isr >= wanted.min(self.assigned.len())
+    }
+
+    /// What was committed is lost from `offset` on.
+    fn lose(&mut self, log: &Log, offset: i64, around: &mut Around<'_>) {
+        let committed = self.high_watermark;
+        let count = u64::try_from(committed - offset).unwrap_or(0);
+        if count == 0 {
+            return;
+        }
+        around.tallies.truncated_committed += count;
+        if around.config.keep == Keep::Everything {
+            let lost = log.from(offset);
+            let lost = lost.take_while(|batch| batch.last_offset() < committed);
+            self.lost.extend(lost.cloned());
+        }
+        self.high_watermark = offset;
+        self.tallied = self.tallied.min(offset);
     }
 
     fn set_isr(&mut self, isr: impl Fn(i32) -> bool) {
@@ -161,7 +181,8 @@ pub(crate) struct Tallies {
     pub(crate) numbers: Tally,
     /// Records that a leader had and its successor had not.
     pub(crate) truncated: u64,
-    /// Those of them that had been committed: lost by an unclean election.
+    /// Those of them that had been committed: lost by an unclean election, or with the last copy in
+    /// sync.
     pub(crate) truncated_committed: u64,
     /// Another node's log has become a partition's own: what is kept has to be counted anew.
     pub(crate) other_logs: bool,
@@ -428,6 +449,10 @@ impl Partition {
             let Some(mut successor) = replicas.followers.remove(&node) else {
                 return;
             };
+            if !replicas.isr.contains(&node) {
+                let alike = successor.replica.log.alike_until(&self.own.log);
+                replicas.lose(&self.own.log, alike, around);
+            }
             std::mem::swap(&mut self.own, &mut successor.replica);
             let former = Following {
                 replica: successor.replica,
@@ -443,12 +468,6 @@ impl Partition {
         if !replicas.isr.contains(&node) {
             // Unclean: what this node has is the truth from now on.
             replicas.isr = vec![node];
-        }
-        let lost = replicas.high_watermark - self.own.log.next();
-        if lost > 0 {
-            around.tallies.truncated_committed += u64::try_from(lost).unwrap_or(0);
-            replicas.high_watermark = self.own.log.next();
-            replicas.tallied = replicas.tallied.min(replicas.high_watermark);
         }
         for follower in replicas.followers.values_mut() {
             follower.caught_up_ms = around.now_ms;
@@ -493,6 +512,25 @@ impl Partition {
             }
             None => self.lead_by_none(around),
         }
+    }
+
+    /// The machine of the last node in sync lost what it had not written to disk: its last batches,
+    /// though they are committed. Nobody else has them for certain, so they are lost.
+    pub(crate) fn lose_unwritten(&mut self, node: i32, batches: usize, around: &mut Around<'_>) {
+        let most = around.config.producers_max;
+        let Some(replicas) = &mut self.replicas else {
+            return;
+        };
+        if replicas.isr != [node] || replicas.home != node {
+            return;
+        }
+        let last = batches.checked_sub(1);
+        let Some(first) = last.and_then(|last| self.own.log.batches().rev().nth(last)) else {
+            return;
+        };
+        let offset = first.base_offset;
+        replicas.lose(&self.own.log, offset, around);
+        around.tallies.truncated += self.own.truncate(offset, most);
     }
 
     /// A node's machine lost what it had not written to disk: nothing that is committed.

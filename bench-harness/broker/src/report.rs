@@ -53,7 +53,8 @@ pub struct Report {
     pub refused: u64,
     /// Records cut off logs: a leader had them, and its successor had not.
     pub truncated: u64,
-    /// Those among them that had been committed: lost by an unclean election.
+    /// Those among them that had been committed: lost by an unclean election, or with
+    /// the last copy in sync.
     pub truncated_committed: u64,
     /// Every partition, by topic name and number.
     pub partitions: Vec<PartitionReport>,

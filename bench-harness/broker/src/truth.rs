@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::broker::Broker;
+use crate::config::Keep;
 use crate::log::{Log, Stored};
 use crate::topic::Partition;
 
@@ -135,6 +136,40 @@ impl Broker {
             partition.own.log.read(0, until, usize::MAX, true, &mut out);
         }
         out
+    }
+
+    /// The batches that were committed and are in no log any more, as [`Broker::log`] would have given
+    /// them: those of topics of this name that were deleted, and what was lost by unclean elections
+    /// and with last copies in sync. Only with [`crate::Keep::Everything`].
+    #[must_use]
+    pub fn lost(&self, topic: &str, partition: i32) -> Vec<u8> {
+        let deleted = self.deleted.get(&(topic.to_owned(), partition));
+        let mut out = deleted.cloned().unwrap_or_default();
+        let place = self.place(topic, partition);
+        if let Some(partition) = place.and_then(|place| self.partition(place)) {
+            write_lost(partition, &mut out);
+        }
+        out
+    }
+
+    /// Keeps for [`Broker::lost`] what goes with a topic.
+    pub(crate) fn bury(&mut self, name: &str) {
+        if self.config.keep != Keep::Everything {
+            return;
+        }
+        let topic = self.names.get(name).and_then(|id| self.topics.get(id));
+        for (number, partition) in (0..).zip(topic.map_or(&[][..], |topic| &topic.partitions)) {
+            let out = self.deleted.entry((name.to_owned(), number)).or_default();
+            write_lost(partition, out);
+            let until = partition.high_watermark();
+            partition.own.log.read(0, until, usize::MAX, true, out);
+        }
+    }
+}
+
+fn write_lost(partition: &Partition, out: &mut Vec<u8>) {
+    for batch in partition.replicas.iter().flat_map(|r| &r.lost) {
+        batch.write(out);
     }
 }
 

@@ -143,6 +143,8 @@ fn failed(seed: u64, words: &str) {
 fn tell(first: u64, sum: &Sum, took: Duration, violations: u32) {
     let hours = sum.time.as_secs_f64() / 3_600.0;
     let rate = sum.events as f64 / took.as_secs_f64();
+    let counts = &sum.counts;
+    let share = |of: u64| format!("{:.1} %", 100.0 * of as f64 / counts.records.max(1) as f64);
     println!(
         "seeds        {} from {first}, each twice with equal actions\n\
          virtual time {hours:.2} h\n\
@@ -150,17 +152,21 @@ fn tell(first: u64, sum: &Sum, took: Duration, violations: u32) {
          faults       {}\n\
          moved        {} batches to other partitions\n\
          records      {}: {} acknowledged, {} sent without, {} not written, {} unknown\n\
+         good runs    {} of 100 had two thirds of their records acknowledged, or sent without\n\
+         lost         {} acknowledged, all by clusters that Kafka lets lose them\n\
          violations   {violations}",
         sum.seeds,
         sum.events,
         took.as_secs_f64(),
         sum.strikes,
         sum.moved,
-        sum.counts.records,
-        sum.counts.acked,
-        sum.counts.sent,
-        sum.counts.not_written,
-        sum.counts.unknown,
+        counts.records,
+        share(counts.acked),
+        share(counts.sent),
+        share(counts.not_written),
+        share(counts.unknown),
+        100 * sum.good / sum.seeds.max(1),
+        sum.lost,
     );
 }
 

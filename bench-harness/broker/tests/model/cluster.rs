@@ -9,6 +9,8 @@ use ringpost_broker::{
     Broker, BrokerConfig, Closed, ErrorCode, Keep, Node, Progress, Replication, Session, TopicSpec,
     UnknownProducer,
 };
+use ringpost_codec::reader::Reader;
+use ringpost_codec::record_batch::BatchView;
 
 use crate::support::{BatchOf, NOW, Produce, frame, read_answer, topic_name};
 
@@ -135,6 +137,22 @@ impl Cluster {
         log.iter()
             .map(|b| (b.base_offset, b.base_sequence, b.records))
             .collect()
+    }
+
+    /// The same, of what was committed and is in no log any more.
+    fn lost(&self) -> Vec<(i64, i32, i32)> {
+        let bytes = self.broker.lost("t", 0);
+        let mut reader = Reader::new(&bytes);
+        let mut lost = Vec::new();
+        while !reader.rest().is_empty() {
+            let header = BatchView::read(&mut reader).unwrap().header;
+            lost.push((
+                header.base_offset,
+                header.base_sequence,
+                header.record_count,
+            ));
+        }
+        lost
     }
 
     fn metadata(&mut self, node: usize) -> MetadataResponseTopic {
@@ -444,6 +462,70 @@ fn n9_an_unclean_election_loses_what_was_committed_and_says_so() {
     assert_eq!(c.log(1), [(0, 0, 1), (1, 1, 1)]);
     let report = c.broker.report();
     assert_eq!((report.truncated, report.truncated_committed), (2, 2));
+    assert_eq!(c.lost(), [(1, 1, 2)]);
+}
+
+/// An election of a copy with another past loses what the two do not share, though it is no shorter;
+/// a clean one loses nothing.
+#[test]
+fn n9_an_unclean_election_of_a_copy_as_long_loses_what_it_has_not() {
+    let mut c = Cluster::new(config(1));
+    assert_eq!(c.produce(1, &batch(0, 1)), Some((OK, 0)));
+    assert!(c.broker.move_leader("t", 0, 2));
+    assert_eq!(c.lost(), []);
+    c.broker.crash_node(3);
+    c.wait(SESSION);
+    assert_eq!(c.produce(2, &batch(1, 2)), Some((OK, 1)));
+    c.broker.crash_node(2);
+    c.broker.crash_node(1);
+    c.broker.start_node(3);
+    c.reconnect(3);
+    c.wait(SESSION);
+    assert!(c.broker.move_leader_uncleanly("t", 0, 3));
+    assert_eq!(c.produce(3, &batch(1, 2)), Some((OK, 1)));
+    c.broker.crash_node(3);
+    c.broker.start_node(2);
+    c.wait(SESSION);
+    assert!(c.broker.move_leader_uncleanly("t", 0, 2));
+    assert_eq!(c.lost(), [(1, 1, 2), (1, 1, 2)]);
+    assert_eq!(c.broker.report().truncated_committed, 4);
+}
+
+/// The power of the last node in sync fails: what nobody had written to disk is lost though it was
+/// committed, and told of; with others in sync nothing is.
+#[test]
+fn n9_the_last_node_in_sync_loses_what_it_had_not_written() {
+    let mut c = Cluster::new(config(1));
+    assert_eq!(c.produce(1, &batch(0, 1)), Some((OK, 0)));
+    c.broker.cut_power_unwritten(3, 5);
+    c.wait(SESSION);
+    assert_eq!(c.lost(), []);
+    c.broker.crash_node(2);
+    c.wait(SESSION);
+    assert_eq!(c.isr(), [1]);
+    assert_eq!(c.produce(1, &batch(1, 2)), Some((OK, 1)));
+    assert_eq!(c.produce(1, &batch(3, 1)), Some((OK, 3)));
+    c.broker.cut_power_unwritten(1, 1);
+    assert_eq!(c.lost(), [(3, 3, 1)]);
+    c.broker.start_node(1);
+    c.reconnect(1);
+    c.wait(SESSION);
+    assert_eq!(c.broker.leader("t", 0), Some(1));
+    assert_eq!(c.log(1), [(0, 0, 1), (1, 1, 2)]);
+    assert_eq!(c.watermark(), 3);
+    assert_eq!(c.produce(1, &batch(3, 1)), Some((OK, 3)));
+}
+
+/// What was committed in a topic that is deleted can still be compared with what clients were told.
+#[test]
+fn m5_the_log_of_a_deleted_topic_is_kept_for_checkers() {
+    let mut c = Cluster::new(config(1));
+    assert_eq!(c.produce(1, &batch(0, 2)), Some((OK, 0)));
+    assert!(c.broker.delete_topic("t"));
+    assert_eq!(c.lost(), [(0, 0, 2)]);
+    c.broker.create_topic("t", 1).unwrap();
+    assert_eq!(c.broker.log("t", 0), []);
+    assert_eq!(c.lost(), [(0, 0, 2)]);
 }
 
 /// A node that has just started knows of no topic for a while.

@@ -72,9 +72,11 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 Backlog::Waiting { oldest, .. } => oldest + self.settings.delivery_timeout,
                 Backlog::Busy | Backlog::Empty => Time::NEVER,
             };
+            let expiry = self.timers.get(Timer::Expiry);
             assert!(
-                self.timers.get(Timer::Expiry) <= oldest.min(waiting),
-                "lane {index} never expires"
+                expiry <= oldest.min(waiting),
+                "lane {index} expires at {expiry:?}, too late: {:?}, the oldest until {oldest:?}",
+                lane.source
             );
         }
         for (number, connection) in self.connections.iter().enumerate() {

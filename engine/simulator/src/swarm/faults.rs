@@ -1,9 +1,10 @@
 //! How faults strike, and what ends them.
 
-use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
+use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault, TopicError};
 use ringpost_core::dispatch::Purge;
 use ringpost_core::id::LaneId;
 use ringpost_core::settings::Acks;
+use ringpost_core::time::Time;
 
 use crate::setup::{ms, us};
 
@@ -20,7 +21,22 @@ pub(super) enum Undo {
     LogDir(i32),
     Lag(i32),
     Throttle,
+    /// The topic of this number is made again, with so many partitions.
+    Create(usize, i32),
+    Clock,
 }
+
+/// How far the wall clock may be off: a month and an hour back, a second, within the hour ahead that
+/// brokers take, and a year ahead, which they do not.
+const WALL_MS: [i64; 7] = [
+    -2_592_000_000,
+    -3_600_000,
+    -1_000,
+    1_000,
+    3_000_000,
+    3_000_000,
+    31_536_000_000,
+];
 
 /// Codes a broker may answer with before it appends.
 const BEFORE: [ErrorCode; 10] = [
@@ -93,6 +109,11 @@ impl Run {
             }
             Kind::Cancel => self.cancel_one(),
             Kind::Purge | Kind::PurgeAll => self.purge(kind),
+            Kind::Clock => {
+                self.wall_ms = self.chaos.pick(&WALL_MS);
+                let until = self.now + self.a_while();
+                self.schedule(until, Event::Undo(Undo::Clock));
+            }
             _ => self.cluster_fault(kind),
         }
     }
@@ -107,6 +128,31 @@ impl Run {
         let partitions = usize::try_from(self.knobs.topics[topic]).unwrap_or(1);
         let partition = i32::try_from(self.chaos.below(partitions)).unwrap_or(0);
         (format!("topic-{topic}"), partition)
+    }
+
+    /// Deletes a topic until then; it comes back with other partitions, sometimes.
+    fn delete_topic(&mut self, until: Time) {
+        let number = self.chaos.below(self.knobs.topics.len());
+        let partitions = self.knobs.topics[number];
+        let again = match self.chaos.below(4) {
+            0 => 1 + partitions / 2,
+            1 => partitions + 1,
+            _ => partitions,
+        };
+        if self.broker.delete_topic(&format!("topic-{number}")) {
+            self.schedule(until, Event::Undo(Undo::Create(number, again)));
+        }
+    }
+
+    /// Makes a topic that was deleted, or that has fewer partitions, unless it is there already.
+    pub(super) fn create_topic(&mut self, number: usize, partitions: i32) {
+        let name = format!("topic-{number}");
+        let made = match self.broker.topic_id(&name) {
+            None => self.broker.create_topic(&name, partitions).map(drop),
+            Some(_) => self.broker.grow_topic(&name, partitions),
+        };
+        // Whoever has as many partitions cannot grow.
+        debug_assert!(matches!(made, Ok(()) | Err(TopicError::Partitions)));
     }
 
     fn batch_error(&mut self) {
@@ -190,19 +236,29 @@ impl Run {
                 let (topic, partition) = self.some_partition();
                 self.broker.move_leader(&topic, partition, node);
             }
-            Kind::Crash | Kind::Power | Kind::Shutdown => {
+            Kind::Crash | Kind::Power | Kind::Unwritten | Kind::Shutdown => {
                 if !self.stopped.insert(node) {
                     return;
                 }
                 match kind {
                     Kind::Crash => self.broker.crash_node(node),
                     Kind::Power => self.broker.cut_power(node),
+                    Kind::Unwritten => {
+                        let batches = 1 + self.chaos.below(3);
+                        self.broker.cut_power_unwritten(node, batches);
+                    }
                     _ => self.broker.shutdown_node(node),
                 }
-                let silently = kind == Kind::Power || self.chaos.one_in(4);
+                let power = matches!(kind, Kind::Power | Kind::Unwritten);
+                let silently = power || self.chaos.one_in(4);
                 self.node_ends(node, silently);
                 self.schedule(until, Event::Undo(Undo::Start(node)));
             }
+            Kind::Unclean => {
+                let (topic, partition) = self.some_partition();
+                self.broker.move_leader_uncleanly(&topic, partition, node);
+            }
+            Kind::Recreate => self.delete_topic(until),
             Kind::Pause => {
                 self.broker.pause_node(node, true);
                 self.schedule(until, Event::Undo(Undo::Resume(node)));
@@ -252,6 +308,8 @@ impl Run {
             Undo::LogDir(node) => self.broker.set_log_dir(node, true),
             Undo::Lag(node) => self.broker.set_fetch_delay(node, None),
             Undo::Throttle => self.broker.faults().throttle_ms = 0,
+            Undo::Create(topic, partitions) => self.create_topic(topic, partitions),
+            Undo::Clock => self.wall_ms = 0,
         }
         self.wake_held();
     }

@@ -37,6 +37,10 @@ pub enum Kind {
     Crash,
     /// A node's machine loses power and comes back.
     Power,
+    /// The same, and if it was the last in sync, it loses what was committed and not on its disk yet.
+    Unwritten,
+    /// A copy that is not in sync becomes leader.
+    Unclean,
     /// A node is stopped in good order and comes back.
     Shutdown,
     /// A node does nothing for a while.
@@ -51,6 +55,10 @@ pub enum Kind {
     LogDir,
     /// A node answers by old metadata, or by none.
     Stale,
+    /// A topic is deleted, and made again with as many partitions, fewer, or more.
+    Recreate,
+    /// The application's wall clock jumps, ahead or back.
+    Clock,
     /// Answers ask for quiet.
     Throttle,
     /// Lanes are locked, or there is no memory for a request's head, when the shard looks.
@@ -67,7 +75,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::Reset,
         Self::Cut,
         Self::HalfOpen,
@@ -80,6 +88,8 @@ impl Kind {
         Self::Leader,
         Self::Crash,
         Self::Power,
+        Self::Unwritten,
+        Self::Unclean,
         Self::Shutdown,
         Self::Pause,
         Self::Link,
@@ -87,6 +97,8 @@ impl Kind {
         Self::Lag,
         Self::LogDir,
         Self::Stale,
+        Self::Recreate,
+        Self::Clock,
         Self::Throttle,
         Self::Busy,
         Self::Flush,
@@ -240,13 +252,15 @@ impl Knobs {
             .map(|_| r.pick(&[1, 2, 3, 6]))
             .collect();
         let batch_bytes = r.pick(&[300, 1_000, 4_000, 16_000, 16_000]);
+        // In every other run faults are few, and most records are stored: what must hold of many
+        // batches in flight is looked at there. In the others everything happens at once.
+        let mild = r.one_in(2);
         let delivery = r.pick(&[1_500, 4_000, 20_000, 20_000]);
         let mut knobs = Self {
             seed,
             nodes,
             copies,
-            // With one the last copy in sync may be lost with what was acknowledged, in Kafka too.
-            min_insync: if copies == 3 { 2 } else { 1 },
+            min_insync: if copies == 3 { r.pick(&[2, 2, 1]) } else { 1 },
             fetch_delay_ms: r.pick(&[0, 0, 1, 5, 30]),
             session_ms: r.pick(&[300, 1_000, 3_000]),
             lag_ms_max: r.pick(&[200, 1_000, 3_000]),
@@ -270,7 +284,9 @@ impl Knobs {
             max_block: ms(r.pick(&[50, 1_000, 10_000])),
             connections_per_broker: r.pick(&[1, 1, 1, 2]),
             request_bytes_max: r.pick(&[20_000, 1 << 20, 1 << 20]),
-            attempts_max: r.pick(&[None, None, None, Some(1), Some(3)]),
+            attempts_max: r
+                .pick(&[None, None, None, Some(1), Some(3)])
+                .filter(|most| !mild || *most > 1),
             produce_version: r.pick(&[3, 7, 9, 11, 12, 13, 13, 13]),
             memory_bytes: r.pick(&[64 << 10, 64 << 10, 256 << 10, 4 << 20]),
             slab_bytes: r.pick(&[512 << 10, 2 << 20]),
@@ -294,7 +310,7 @@ impl Knobs {
             fragment: r.pick(&[0, 0, 0, 1_460, 200]),
             take_max: r.pick(&[0, 0, 0, 1_000, 77]),
             send_buffer: r.pick(&[4_000, 64 << 10, 1 << 20]),
-            lent: r.one_in(2),
+            lent: !r.one_in(4),
             release_delay: us(r.pick(&[0, 0, 100, 20_000])),
             abandon: r.one_in(5),
             faults: Vec::new(),
@@ -307,7 +323,11 @@ impl Knobs {
         }
         let calm = r.one_in(12);
         for kind in Kind::ALL {
-            let every = match r.below(4) {
+            // Calls that give nothing up do no harm.
+            let harms = !matches!(kind, Kind::Cancel | Kind::Flush | Kind::Busy);
+            let every = match r.below(if mild && harms { 10 } else { 4 }) {
+                // Often, to fall into the moment between being woken and looking.
+                0 if kind == Kind::Cancel => knobs.duration / 200,
                 0 if !matches!(kind, Kind::Purge | Kind::PurgeAll) => knobs.duration / 20,
                 0 | 1 => knobs.duration / 3,
                 _ => Duration::ZERO,
@@ -315,7 +335,7 @@ impl Knobs {
             let replicated = matches!(kind, Kind::Link | Kind::Lag | Kind::Controller);
             let possible = match kind {
                 Kind::Cancel => knobs.waiting_percent > 0,
-                Kind::Power | Kind::LogDir => knobs.copies > 1,
+                Kind::Power | Kind::Unwritten | Kind::Unclean | Kind::LogDir => knobs.copies > 1,
                 Kind::FlipRequest => acks != Acks::None,
                 _ => !replicated || knobs.copies > 1,
             };

@@ -119,14 +119,15 @@ impl Places {
         LaneId(id)
     }
 
-    /// Appends a record, as the engine's lane does. `bound`: it must go to the lane's partition. `given`
+    /// Appends a record, as the engine's lane does. `now` is the time, and what the wall clock shows in
+    /// ms. `bound`: it must go to the lane's partition. `given`
     /// is memory that was waited for, used if it is needed.
     ///
     /// # Errors
     /// [`Full`], and the record is not appended.
     pub fn append(
         &mut self,
-        now: Time,
+        (now, stamped_ms): (Time, i64),
         id: LaneId,
         number: u64,
         bound: bool,
@@ -138,7 +139,7 @@ impl Places {
             .narrow
             .map_or(self.batch_bytes, |narrow| narrow.min(self.batch_bytes));
         let fields = Fields {
-            timestamp_ms: i64::try_from(now.0 / 1_000_000).expect("early"),
+            timestamp_ms: stamped_ms,
             key: None,
             value: Some(value),
             headers: &[],

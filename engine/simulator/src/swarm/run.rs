@@ -25,7 +25,7 @@ use ringpost_memory::{Pool, Take};
 use crate::setup::{address, ms, us};
 
 use super::faults::Undo;
-use super::history::{Counts, Fate, History, LaneHistory};
+use super::history::{Counts, Fate, History, LaneHistory, Order};
 use super::knobs::{Draw, Kind, Knobs};
 use super::payload::LEN_MIN;
 use super::places::{Places, Ticket};
@@ -127,6 +127,8 @@ pub struct Report {
     pub strikes: u64,
     /// Batches that went to another lane than they were appended to.
     pub moved: u64,
+    /// Acknowledged records that the cluster lost afterwards, as Kafka does.
+    pub lost: u64,
 }
 
 /// A run.
@@ -168,10 +170,13 @@ pub struct Run {
     pub(super) flip_next: bool,
     pub(super) flip_answer: bool,
     pub(super) flips: u64,
+    /// How far the application's wall clock is off.
+    pub(super) wall_ms: i64,
     pub(super) held: BTreeSet<usize>,
     pub(super) changes: u64,
     pub(super) strikes: u64,
     pub(super) hash: u64,
+    lost: u64,
     happened: u64,
     pub(super) wrong: Option<String>,
     /// What is done is told.
@@ -256,10 +261,12 @@ impl Run {
             flip_next: false,
             flip_answer: false,
             flips: 0,
+            wall_ms: 0,
             held: BTreeSet::new(),
             changes: broker.changes(),
             strikes: 0,
             hash: seed,
+            lost: 0,
             happened: 0,
             wrong: None,
             trace,
@@ -301,6 +308,7 @@ impl Run {
             counts: self.history.counts(),
             strikes: self.strikes,
             moved: self.moved(),
+            lost: self.lost,
         })
     }
 
@@ -623,8 +631,16 @@ impl Run {
         let payload = self.history.next(lane, bound);
         let mut value = std::mem::take(&mut self.value);
         payload.write(len, &mut value);
+        let stamped_ms = self.now_ms() + self.wall_ms;
         let places = &mut self.shards[at.shard].places;
-        let done = places.append(self.now, at.id, payload.number, bound, &value, given);
+        let done = places.append(
+            (self.now, stamped_ms),
+            at.id,
+            payload.number,
+            bound,
+            &value,
+            given,
+        );
         self.value = value;
         match done {
             Ok(()) => self.history.invoked(&payload),
@@ -735,8 +751,15 @@ impl Run {
             shard.places.no_slab = 0;
             shard.places.flush_all();
         }
+        self.wall_ms = 0;
         self.advance_clock();
         self.broker.heal();
+        for topic in 0..self.knobs.topics.len() {
+            // With a partition for each lane there is.
+            let lanes = self.known.keys().filter(|(of, _)| *of == topic).count();
+            let lanes = i32::try_from(lanes).expect("few lanes");
+            self.create_topic(topic, lanes.max(self.knobs.topics[topic]));
+        }
         self.wake_held();
     }
 
@@ -855,11 +878,15 @@ impl Run {
     fn compare(&mut self) -> Result<(), String> {
         let topics = &self.topics;
         let broker = &self.broker;
-        let moved = self.moved();
-        self.history
-            .check(self.knobs.idempotent, moved > 0, |topic, partition| {
-                broker.log(&topics[topic as usize], partition)
-            })?;
+        let order = Order {
+            once: self.knobs.idempotent,
+            moved: self.moved() > 0,
+        };
+        self.lost = self.history.check(
+            order,
+            |topic, partition| broker.log(&topics[topic as usize], partition),
+            |topic, partition| broker.lost(&topics[topic as usize], partition),
+        )?;
         let report = self.broker.report();
         if report.corrupt > self.flips {
             return Err(format!(

@@ -73,6 +73,10 @@ pub struct Sum {
     pub strikes: u64,
     /// Batches that went to another lane, in one run of each seed.
     pub moved: u64,
+    /// Acknowledged records that clusters lost afterwards, in one run of each seed.
+    pub lost: u64,
+    /// Seeds with two thirds of their records acknowledged, or sent with `acks=0`.
+    pub good: u64,
     /// Pretend time, of one run of each seed.
     pub time: Duration,
     /// How records ended, in one run of each seed.
@@ -86,8 +90,10 @@ impl Sum {
         self.events += 2 * report.events;
         self.strikes += report.strikes;
         self.moved += report.moved;
+        self.lost += report.lost;
         self.time += report.time;
         let (sum, one) = (&mut self.counts, &report.counts);
+        self.good += u64::from(3 * (one.acked + one.sent) >= 2 * one.records);
         sum.records += one.records;
         sum.acked += one.acked;
         sum.sent += one.sent;
