@@ -61,6 +61,8 @@ struct Handle {
     driver: ChosenDriver,
     /// Joined from the back: shards, controller, hook.
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The shards' threads and the controller's.
+    settling: Vec<ThreadId>,
     /// The thread that runs `on_undelivered`, if there is one.
     hook: Option<ThreadId>,
     /// The process that made it: a forked child must leave the parent's descriptors alone.
@@ -167,7 +169,8 @@ impl Producer {
         self.handle.shared.flush()
     }
 
-    /// [`Producer::flush`], blocking the thread for at most `timeout`.
+    /// [`Producer::flush`], blocking the thread for at most `timeout`; not at all when a waker calls
+    /// it, which runs on a thread that settles records.
     ///
     /// # Errors
     /// When not everything was settled in time. It goes on all the same.
@@ -199,7 +202,9 @@ impl Producer {
     /// times; of several calls at a time the shortest `timeout` counts.
     ///
     /// It also waits until `on_undelivered` was told of everything. Called by that, it cannot wait
-    /// for its own thread, which then ends after it.
+    /// for its own thread, which then ends after it. Called by a waker, which runs on a thread that
+    /// settles records, it waits for nothing: what is not settled ends, and the threads end, when the
+    /// waker returns.
     pub fn close(&self, timeout: Duration) -> CloseReport {
         self.handle.shared.close();
         let in_time = self.handle.flush(timeout).is_ok();
@@ -222,6 +227,7 @@ impl Producer {
             shared,
             driver,
             threads: Mutex::default(),
+            settling: Vec::new(),
             hook: None,
             process,
         };
@@ -274,6 +280,8 @@ impl Producer {
 
 impl Handle {
     fn flush(&self, timeout: Duration) -> Result<(), FlushTimeout> {
+        let waits = !self.is_settling_thread();
+        let timeout = if waits { timeout } else { Duration::ZERO };
         let mut flush = self.shared.flush();
         let done = crate::delivery::block_on_for(&mut flush, timeout);
         match done {
@@ -291,7 +299,16 @@ impl Handle {
         }
     }
 
+    /// Whether the caller is a waker on a shard's or the controller's thread: nothing that is waited for
+    /// comes while it waits.
+    fn is_settling_thread(&self) -> bool {
+        self.settling.contains(&thread::current().id())
+    }
+
     fn join(&self) {
+        if self.is_settling_thread() {
+            return;
+        }
         // Held while waiting, so that every call returns when the threads are gone. The hook must
         // not wait for somebody who waits for its thread.
         let on_hook = self.hook == Some(thread::current().id());
@@ -406,10 +423,13 @@ impl Builder {
             let _ = start.send((controller, socket));
         }
         let process = std::process::id();
+        let settling = begun.threads.iter().map(|thread| thread.thread().id());
+        let settling = settling.filter(|thread| Some(*thread) != hook).collect();
         let handle = Handle {
             shared,
             driver,
             hook,
+            settling,
             threads: Mutex::new(mem::take(&mut begun.threads)),
             process,
         };

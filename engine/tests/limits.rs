@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use ringpost::{DriverChoice, Outcome, Pin, Producer, Record};
+use ringpost::{DriverChoice, Outcome, Pin, Producer, Record, Shards};
 use ringpost_broker::{Server, ServerConfig};
 
 /// For the child: the broker's address and the driver.
@@ -57,6 +57,51 @@ fn send_one(bootstrap: &str, driver: DriverChoice) -> String {
     came_to
 }
 
+/// What the process has of what a producer takes: descriptors, threads, locked memory, rings.
+fn holdings() -> Vec<String> {
+    let mut descriptors: Vec<_> = fs::read_dir("/proc/self/fd")
+        .expect("Linux, and a descriptor to read this")
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .map(|target| target.to_string_lossy().into_owned())
+        .filter(|target| !target.starts_with("/proc/"))
+        .collect();
+    descriptors.sort();
+    let threads = fs::read_dir("/proc/self/task").expect("Linux").count();
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let locked = status.lines().find(|line| line.starts_with("VmLck:"));
+    let maps = fs::read_to_string("/proc/self/maps").expect("Linux");
+    let rings = maps.lines().filter(|line| line.contains("io_uring"));
+    let rings = rings.count();
+    let rest = format!("{threads} threads, {rings} rings' memory, {locked:?}");
+    descriptors.into_iter().chain([rest]).collect()
+}
+
+/// Builds a producer of three shards, drops it if that works, and looks at what is left.
+fn build_and_drop(driver: DriverChoice) -> String {
+    let build = || {
+        Producer::builder()
+            .bootstrap("127.0.0.1:1")
+            .driver(driver)
+            .pin(Pin::Off)
+            .memory(64 << 20)
+            .shards(Shards::Count(3))
+            .build()
+    };
+    let before = holdings();
+    let error = match build() {
+        Ok(producer) => {
+            producer.close(PATIENCE);
+            return "built".to_owned();
+        }
+        Err(error) => error,
+    };
+    let after = holdings();
+    if before != after {
+        return format!("{error}, and left: {after:?} of {before:?}");
+    }
+    format!("not built: {error}")
+}
+
 /// Runs a test of this file again, as a child under a limit (options of the shell's `ulimit`), and
 /// returns what it said it came to.
 fn under(limit: &str, test: &str, words: &str) -> String {
@@ -88,6 +133,7 @@ fn is_child() -> bool {
         return false;
     };
     let said = match words.split_once(' ') {
+        Some(("build", driver)) => build_and_drop(driver.parse().expect("a driver")),
         Some((bootstrap, driver)) => send_one(bootstrap, driver.parse().expect("a driver")),
         // The one that reads the directory is not there before.
         None => (fs::read_dir("/proc/self/fd").expect("Linux").count() - 1).to_string(),
@@ -137,6 +183,38 @@ fn x4_x5_each_descriptor_in_turn_is_the_first_refused() {
         assert_eq!(stages, ["not built", "no topic", "not written", "acked"]);
     }
     assert!(server.shutdown().is_clean());
+}
+
+/// The first, second, third descriptor that three shards need is refused, and so on until all are there:
+/// a build that got some of its threads and drivers ends with EMFILE, and leaves no descriptor, no thread,
+/// no ring and no locked memory.
+#[test]
+fn c7_a_build_that_fails_half_way_leaves_nothing() {
+    if is_child() {
+        return;
+    }
+    const TEST: &str = "c7_a_build_that_fails_half_way_leaves_nothing";
+    let own: u64 = under("-n 256", TEST, "count").parse().expect("a number");
+    for driver in [DriverChoice::Ring, DriverChoice::Epoll] {
+        let mut refused = 0;
+        for limit in own + 1.. {
+            let said = under(&format!("-n {limit}"), TEST, &format!("build {driver}"));
+            if said == "built" {
+                break;
+            }
+            assert!(
+                said.starts_with("not built: ")
+                    && said.to_lowercase().contains("too many open files"),
+                "{driver} with {limit}: {said}"
+            );
+            refused += 1;
+            assert!(limit < own + 30, "{driver} with {limit}: {said}");
+        }
+        assert!(
+            refused >= 3,
+            "{driver}: three shards need more than {refused}"
+        );
+    }
 }
 
 /// Less address space than a producer takes, more and more until it is enough: it is not built, with

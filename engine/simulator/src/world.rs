@@ -661,7 +661,7 @@ impl World {
     }
 
     /// Everything that is due happens.
-    fn happen(&mut self) {
+    pub fn happen(&mut self) {
         while let Some(entry) = self.events.first_entry() {
             if entry.key().0 > self.now {
                 return;

@@ -5,14 +5,15 @@ use std::future::Future;
 use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use ringpost::{
-    DriverChoice, Outcome, Producer, Record, Topic, TopicError, TrySendError, WarmUpError, Why,
+    CloseReport, DriverChoice, Outcome, Producer, Purge, Record, Topic, TopicError, TrySendError,
+    WarmUpError, Why,
 };
 use ringpost_broker::{ApiKey, PartitionFault, RequestFault, Server};
 use ringpost_codec::kafka::ErrorCode;
@@ -416,6 +417,122 @@ fn a_waker_that_panics_takes_nobody_along(driver: DriverChoice) {
     assert!(producer.close(PATIENCE).in_time);
 }
 
+/// A waker that calls something once.
+struct Calls(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for Calls {
+    fn wake(self: Arc<Self>) {
+        let call = self.0.lock().expect("no panic under it").take();
+        if let Some(call) = call {
+            call();
+        }
+    }
+}
+
+/// A waker that flushes and closes the producer on the thread that wakes it, and tells of both.
+fn closing_waker(producer: &Producer) -> (Waker, Receiver<(bool, CloseReport)>) {
+    let (tell, told) = channel();
+    let producer = producer.clone();
+    let call = move || {
+        let flushed = producer.flush_blocking(PATIENCE).is_ok();
+        let report = producer.close(PATIENCE);
+        tell.send((flushed, report)).expect("the test waits");
+    };
+    let calls = Calls(Mutex::new(Some(Box::new(call))));
+    (Waker::from(Arc::new(calls)), told)
+}
+
+/// Flush and close called by a record's waker, on its shard's thread, come back without a panic; each
+/// record has its outcome when another close has come back, which finds all threads ended.
+fn c1_close_called_by_a_waker_of_a_shard(driver: DriverChoice) {
+    let server = broker();
+    let producer = builder(&server, driver)
+        .shards(ringpost::Shards::Count(2))
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    server.with(|broker| {
+        let faults = broker.faults();
+        faults.every_request(ApiKey::Produce, Some(RequestFault::Ignore));
+    });
+    let mut delivery = topic
+        .try_send(Record::value(b"x").partition(0))
+        .expect("room");
+    let (waker, told) = closing_waker(&producer);
+    let polled = Pin::new(&mut delivery).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    let others: Vec<_> = (1..6)
+        .map(|n| {
+            topic
+                .try_send(Record::value(b"y").partition(n))
+                .expect("room")
+        })
+        .collect();
+    // Its verdict wakes; records at the other shard may have none by then.
+    topic.purge(Purge::QueuedAndInFlight);
+    receive(&told);
+    let closed = in_time({
+        let producer = producer.clone();
+        move || producer.close(PATIENCE)
+    });
+    assert_eq!(closed.records_not_written + closed.records_unknown, 6);
+    assert!(delivery.outcome().is_some());
+    assert!(others.iter().all(|other| other.outcome().is_some()));
+    assert_eq!(producer.stats().callback_panics, 0);
+    assert_eq!(producer.stats().memory_in_use, 0);
+}
+
+/// Close called by the waker of one who waits for a topic, on the controller's thread, comes back at once
+/// without a panic, and another close finds all threads ended.
+fn c1_close_called_by_a_waker_of_the_controller(driver: DriverChoice) {
+    let server = broker();
+    let producer = producer(&server, driver);
+    let (waker, told) = closing_waker(&producer);
+    let mut asking = Box::pin(producer.topic("closing"));
+    let polled = asking.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending(), "it asks a broker first");
+    let (flushed, _) = receive(&told);
+    assert!(flushed, "nothing was sent");
+    drop(asking);
+    assert!(
+        in_time({
+            let producer = producer.clone();
+            move || producer.close(PATIENCE)
+        })
+        .in_time
+    );
+    assert_eq!(producer.stats().callback_panics, 0);
+}
+
+/// No broker answers metadata: a flush has nothing to wait for beside those who wait for a topic, and
+/// close is back in time, with Closed for each of them, from two threads at once.
+fn c1_flush_and_close_while_metadata_is_waited_for(driver: DriverChoice) {
+    let server = broker();
+    server.with(|broker| {
+        let faults = broker.faults();
+        faults.every_request(ApiKey::Metadata, Some(RequestFault::Ignore));
+    });
+    let producer = producer(&server, driver);
+    let bell = Arc::new(Bell::default());
+    let mut asking: Vec<_> = (0..3)
+        .map(|_| Box::pin(producer.topic("closing")))
+        .collect();
+    for ask in &mut asking {
+        assert!(poll(ask, &bell).is_pending());
+    }
+    producer.flush_blocking(PATIENCE).expect("nothing was sent");
+    let closers = [(); 2].map(|()| {
+        let producer = producer.clone();
+        thread::spawn(move || producer.close(PATIENCE))
+    });
+    for closer in closers {
+        assert!(in_time(move || closer.join().expect("no panic")).in_time);
+    }
+    for ask in asking {
+        assert_eq!(block_on(ask).err(), Some(TopicError::Closed));
+    }
+}
+
 /// What was reported late is told before `close` returns.
 fn close_waits_for_the_callback(driver: DriverChoice) {
     let server = broker();
@@ -523,4 +640,7 @@ for_both_drivers!(
     a_waker_that_panics_takes_nobody_along,
     c1_flush_waits_for_what_was_before_it,
     closing_follows_a_leader,
+    c1_close_called_by_a_waker_of_a_shard,
+    c1_close_called_by_a_waker_of_the_controller,
+    c1_flush_and_close_while_metadata_is_waited_for,
 );

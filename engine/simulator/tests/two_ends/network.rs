@@ -328,6 +328,48 @@ fn n9_a_broker_that_stood_still_for_longer_than_the_deadline_is_reached_again() 
     world.check(true);
 }
 
+/// Our own process is stopped for five times the delivery timeout, with a batch on the wire, one that
+/// waits for a broker without an answer, and one that was appended and never seen by the shard. What was
+/// answered meanwhile is acked, as the answer lies there; what nobody answered is Unknown; what was not
+/// sent is NotWritten and in no log. What is appended after it is acked, over the connection to the
+/// broker that did answer.
+#[test]
+fn x3_a_process_that_stood_still_past_the_deadline_settles_each_record_once() {
+    let setup = Setup::new(2)
+        .settings(|s| s.delivery_timeout = ms(1_000))
+        .network(|n| n.latency = ms(30));
+    let mut world = World::warm(setup, 2);
+    world.pause_node(2);
+    let lanes = [1, 2].map(|node| {
+        let mut lanes = [0_u32, 1].into_iter();
+        let led = |lane: &u32| world.broker.leader("t", lane.cast_signed()) == Some(node);
+        lanes.find(led).expect("each leads one")
+    });
+    let [answered, silent] = lanes.map(|lane| world.append(lane, 100));
+    world.run_for(ms(20));
+    let unseen = world.append(lanes[0], 100);
+    let failures = world.dispatcher.counters().connection_failures;
+
+    world.pause(ms(5_000));
+    world.resume_node(2);
+    // A shard that is stopped waits for its driver, and gets what came when it goes on.
+    world.happen();
+    world.settle(ms(100));
+
+    let verdict = |world: &World, lane, number| world.outcome(lane, number).verdict.clone();
+    assert!(world.is_acked(lanes[0], answered));
+    let silent = verdict(&world, lanes[1], silent);
+    assert!(matches!(silent, Verdict::Unknown(_)), "{silent:?}");
+    let unseen = verdict(&world, lanes[0], unseen);
+    assert!(matches!(unseen, Verdict::NotWritten(_)), "{unseen:?}");
+    let [first, second] = lanes.map(|lane| world.append(lane, 100));
+    world.settle(ms(2_000));
+    assert!(world.is_acked(lanes[0], first) && world.is_acked(lanes[1], second));
+    let lost = world.dispatcher.counters().connection_failures - failures;
+    assert_eq!(lost, 1, "only the one to the broker that was silent");
+    world.check(true);
+}
+
 /// Answers that take most of the delivery timeout: records are sent all the same, and acked.
 #[test]
 fn r2_slow_answers_do_not_keep_records_from_being_sent() {
