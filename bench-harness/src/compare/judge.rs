@@ -261,7 +261,12 @@ mod tests {
         }
     }
 
-    fn compared(ours: &[Run], theirs: &[Run], draws: &[Vec<u32>], timed: bool) -> Vec<Compared> {
+    fn compared(
+        ours: &[Run],
+        theirs: &[Run],
+        (unit, draws): (Unit, &[Vec<u32>]),
+        timed: bool,
+    ) -> Vec<Compared> {
         let times = |runs: &[Run]| -> Vec<Sparse> {
             let of = |run: &Run| {
                 if timed {
@@ -274,8 +279,8 @@ mod tests {
         };
         let (our_times, their_times) = (times(ours), times(theirs));
         let paired = Paired {
-            unit: Unit::Rounds,
-            pairs: Pairs::rounds(ours.len()),
+            unit,
+            pairs: pairs_of(unit, ours.len()),
             baseline: ours.iter().zip(&our_times).map(half).collect(),
             result: theirs.iter().zip(&their_times).map(half).collect(),
             notes: Vec::new(),
@@ -283,18 +288,25 @@ mod tests {
         figures(&paired, draws, true)
     }
 
+    fn pairs_of(unit: Unit, pairs: usize) -> Pairs {
+        match unit {
+            Unit::Rounds => Pairs::rounds(pairs),
+            Unit::Intervals => Pairs::intervals(pairs),
+        }
+    }
+
     /// Comparisons of `pairs` rounds where the others' figures are `better` times ours: how often each
     /// figure, and the verdict over all, came out as each verdict.
     fn outcomes(
         comparisons: u64,
-        pairs: usize,
+        (unit, pairs): (Unit, usize),
         noise: f64,
         better: Run,
         timed: bool,
     ) -> Vec<(String, [f64; 3])> {
         let mut found: Vec<(String, [f64; 3])> = Vec::new();
         let share = 1.0 / float(comparisons);
-        let draws: Vec<_> = Pairs::rounds(pairs).draws().collect();
+        let draws: Vec<_> = pairs_of(unit, pairs).draws().collect();
         let mut note = |name: &str, verdict: Verdict| {
             let place = [Verdict::Faster, Verdict::Noise, Verdict::Slower]
                 .iter()
@@ -317,7 +329,7 @@ mod tests {
                 ours.push(weather.times(Run::like(&mut random, noise)));
                 theirs.push(weather.times(Run::like(&mut random, noise)).times(better));
             }
-            let figures = compared(&ours, &theirs, &draws, timed);
+            let figures = compared(&ours, &theirs, (unit, &draws), timed);
             for figure in &figures {
                 note(&figure.name, figure.verdict);
             }
@@ -334,8 +346,9 @@ mod tests {
 
     #[test]
     fn equal_things_are_within_noise_in_95_of_100_comparisons() {
-        for (comparisons, pairs, noise, timed) in [(1_000, 10, 0.03, false), (150, 6, 0.02, true)] {
-            let found = outcomes(comparisons, pairs, noise, SAME, timed);
+        for (comparisons, rounds, noise, timed) in [(1_000, 10, 0.03, false), (150, 6, 0.02, true)]
+        {
+            let found = outcomes(comparisons, (Unit::Rounds, rounds), noise, SAME, timed);
             let within: Vec<f64> = found.iter().map(|(_, [_, within, _])| *within).collect();
             let (all, figures) = within.split_last().expect("the verdict over all");
             assert!(*all >= 0.95, "over all: {found:?}");
@@ -356,11 +369,29 @@ mod tests {
             latency: 1.05,
         };
         for (change, place) in [(better, 0), (worse, 2)] {
-            let found = outcomes(100, 10, 0.02, change, true);
+            let found = outcomes(100, (Unit::Rounds, 10), 0.02, change, true);
             assert!(found.len() >= 7, "{found:?}");
             for (name, shares) in &found {
                 assert!(shares[place] >= 0.95, "{name}: {found:?}");
             }
+        }
+    }
+
+    /// Quantiles of intervals are those of their histograms, added: another way to the same.
+    #[test]
+    fn intervals_of_a_minute_tell_equal_from_better() {
+        let better = Run {
+            rate: 1.05,
+            cpu: 0.95,
+            latency: 0.95,
+        };
+        for (change, place) in [(SAME, 1), (better, 0)] {
+            let found = outcomes(25, (Unit::Intervals, 60), 0.03, change, true);
+            let (all, figures) = found.split_last().expect("the verdict over all");
+            assert_eq!(figures.len(), 6, "{found:?}");
+            assert!(all.1[place] >= 0.95, "over all: {found:?}");
+            let shares: Vec<f64> = figures.iter().map(|(_, shares)| shares[place]).collect();
+            assert!(mean(&shares) >= 0.9, "figure by figure: {found:?}");
         }
     }
 }
