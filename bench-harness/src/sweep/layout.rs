@@ -5,7 +5,7 @@
 //! DIR/README.md             the same for people, with the commands that look at it
 //! DIR/<cell>/               a results folder (see report/folder.rs), named by what varies: `lz4`
 //! DIR/<cell>/rounds/<n>/    with several rounds: each a results folder; the cell's own is then
-//!                           their merge, made when the last of them has ended
+//!                           their merge, made once all of them are there
 //! ```
 //! Rounds count from 1. Round n of one cell and round n of another ran next to each other, in turns
 //! (A B, B A, A B, …): they are the pairs to compare.

@@ -4,11 +4,14 @@ use std::collections::HashSet;
 
 use crate::plan::Plan;
 use crate::scenario::{Axis, Draft, Fault, Faults, Origin};
-use crate::sweep::layout::safe;
+use crate::sweep::layout::{self, safe};
 use crate::sweep::state::Varies;
 
 /// More cells than this are a slip: at a second each it would be hours.
 const CELLS_MAX: usize = 10_000;
+
+/// Longest name of a cell: file systems take 255 bytes, and a number may be added to it.
+const NAME_MAX: usize = 200;
 
 /// What a sweep runs.
 #[derive(Clone, Debug)]
@@ -39,11 +42,17 @@ impl Matrix {
         let alone = |what: String| {
             let origin = Origin::File(scenario.to_owned());
             let mut faults = base.as_ref().err().cloned().unwrap_or_default();
-            faults.0.push(Fault {
-                origin,
-                key: "sweep".into(),
-                what,
-            });
+            // What was not read or not understood is why nothing is left to vary.
+            let known = |fault: &Fault| {
+                matches!(fault.origin, Origin::File(_)) || fault.key.starts_with("sweep")
+            };
+            if !faults.0.iter().any(known) {
+                faults.0.push(Fault {
+                    origin,
+                    key: "sweep".into(),
+                    what,
+                });
+            }
             Err(faults)
         };
         if axes.is_empty() {
@@ -106,8 +115,9 @@ fn cell(draft: &Draft, axes: &[Axis], number: usize) -> Result<Cell, Faults> {
     }
     settings.reverse();
     let names: Vec<_> = settings.iter().map(|(_, value)| safe(value)).collect();
+    let name = names.join("-");
     Ok(Cell {
-        name: names.join("-"),
+        name: name.chars().take(NAME_MAX).collect(),
         settings,
         plan: draft.finish()?,
     })
@@ -115,7 +125,8 @@ fn cell(draft: &Draft, axes: &[Axis], number: usize) -> Result<Cell, Faults> {
 
 /// Different cells may have got one name: a number sets them apart.
 fn name_apart(cells: &mut [Cell]) {
-    let mut taken = HashSet::new();
+    let own = [layout::STATE, layout::README];
+    let mut taken: HashSet<_> = own.iter().map(|name| name.to_lowercase()).collect();
     // A file system that does not tell `A` from `a` does not tell their folders apart either.
     for cell in cells {
         let plain = cell.name.clone();
@@ -210,6 +221,14 @@ mod tests {
         let text = "[sweep]\nkeys = ['zipf:10,1', 'zipf:10,1.0']\n";
         let faults = matrix(text, &[]).expect_err("the same keys").to_string();
         assert!(faults.contains("there twice"), "{faults}");
+        let long = "t".repeat(249);
+        let text = format!(
+            "[sweep]\ntopic = ['README.md', '{long}', '{}']\n",
+            &long[1..]
+        );
+        let found = matrix(&text, &[]).expect("good");
+        let (first, second) = ("t".repeat(NAME_MAX), format!("{}_2", "t".repeat(NAME_MAX)));
+        assert_eq!(names(&found), ["README.md_2", &first, &second]);
         let text = "[sweep]\ntopic = ['a', 'A', 'a_2']\n";
         assert_eq!(
             names(&matrix(text, &[]).expect("good")),
@@ -255,6 +274,8 @@ mod tests {
                 .to_string()
                 .starts_with("s.toml: sweep: nothing varies")
         );
+        let faults = matrix("[sweep]\nack = [1]\n", &[]).expect_err("mistyped");
+        assert_eq!(faults.0.len(), 1, "{faults}");
         let list: Vec<_> = (1..200).map(|n| n.to_string()).collect();
         let list = list.join(",");
         let text = format!("[sweep]\npartitions = [{list}]\nproducers = [{list}]\n");

@@ -20,6 +20,7 @@ pub mod state;
 pub mod table;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -100,7 +101,7 @@ impl Sweep {
                     )));
                 }
             }
-            None if fs::read_dir(root).map_err(unwritable)?.next().is_some() => {
+            None if holds_something(root).map_err(unwritable)? => {
                 return Err(refused(format!(
                     "it is not empty, and no sweep; {ELSEWHERE}"
                 )));
@@ -293,6 +294,17 @@ impl Sweep {
         });
         written.map_err(|error| unwritable(&self.root, &error))
     }
+}
+
+/// Whether there is anything in the folder but what a killed sweep leaves half written.
+fn holds_something(root: &Path) -> io::Result<bool> {
+    let hidden = |name: &OsString| name.as_encoded_bytes().starts_with(b".");
+    for entry in fs::read_dir(root)? {
+        if !hidden(&entry?.file_name()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn unwritable(root: &Path, error: &io::Error) -> Failure {
