@@ -109,6 +109,10 @@ pub(crate) struct Table {
     stall_limit: Duration,
     /// More than half of the brokers are silent.
     common: bool,
+    /// Since when they are.
+    common_since: Time,
+    /// They were, and not all need to be out of it at once: until then silence counts against nobody.
+    common_until: Time,
     /// Since when ticks found that nothing is asked.
     idle_since: Option<Time>,
     turns: VecDeque<Turn>,
@@ -128,6 +132,8 @@ impl Table {
             grace_since: Time(0),
             tick_due: Time::NEVER,
             common: false,
+            common_since: Time(0),
+            common_until: Time(0),
             idle_since: None,
             turns: VecDeque::new(),
             any_out: false,
@@ -251,7 +257,8 @@ impl Table {
             return;
         }
         self.awake(now);
-        let excused = timed_out && (self.common || begun.is_some_and(|at| at < self.grace_since));
+        let common = self.common || now < self.common_until;
+        let excused = timed_out && (common || begun.is_some_and(|at| at < self.grace_since));
         let endpoint = &mut self.endpoints[place];
         if excused {
             if let State::HalfOpen { why, .. } = endpoint.state {
@@ -377,7 +384,15 @@ impl Table {
             let since = endpoint.silent_since.map(|at| at.max(self.grace_since));
             since.is_some_and(|at| now.since(at) > limit)
         });
-        self.common = silent.count() * 2 > hosting().count();
+        let common = silent.count() * 2 > hosting().count();
+        match (self.common, common) {
+            (false, true) => self.common_since = now,
+            // Leaders that wait for a dead follower give it up one after the other.
+            (true, false) => self.common_until = now + now.since(self.common_since) / 2,
+            _ => {}
+        }
+        self.common = common;
+        let excused = common || now < self.common_until;
         for place in 0..self.endpoints.len() {
             let endpoint = &self.endpoints[place];
             let stalls = endpoint.hosts && endpoint.age > self.stall_limit;
@@ -391,7 +406,7 @@ impl Table {
                     ..
                 } if stalls && self.common => self.release(now, place),
                 State::Healthy | State::Recovering { .. } | State::HalfOpen { .. }
-                    if stalls && !self.common =>
+                    if stalls && !excused =>
                 {
                     self.eject(now, place, Reason::Stalled, random);
                 }

@@ -364,6 +364,25 @@ fn v6_leaders_that_wait_longer_than_a_request_may_take_are_not_ejected() {
     load.all_arrived();
 }
 
+/// Two leaders wait for a dead follower; one gives it up four seconds before the other, which is the only
+/// silent one then, and is not ejected either.
+#[test]
+fn v6_leaders_give_up_a_dead_follower_one_after_the_other() {
+    let mut setup = Setup::new(2).settings(|s| s.request_timeout = ms(60_000));
+    setup.batch_bytes = 2_000;
+    let mut load = Load::new(setup);
+    load.run(ms(3_000));
+    load.world.slow.insert(1, ms(10_000));
+    load.world.slow.insert(2, ms(14_000));
+    load.run(ms(500));
+    load.world.slow.clear();
+    load.run(ms(12_500));
+    assert_eq!(load.standing(1), (Standing::Good, None));
+    assert_eq!(load.ejections(), 0);
+    load.run(ms(5_000));
+    load.all_arrived();
+}
+
 /// One broker only: it is never ejected, and recovery after its absence takes no longer than connecting.
 #[test]
 fn v4_a_single_broker_is_never_ejected() {
