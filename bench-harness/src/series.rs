@@ -16,7 +16,7 @@ use hdrhistogram::Histogram;
 
 use crate::client::{Client, Stages};
 use crate::histogram::{Sparse, rates};
-use crate::number::{float, whole};
+use crate::number::{count, float, index, whole};
 use crate::plan::Plan;
 use crate::run::Run;
 use crate::tally::{Latencies, Settled};
@@ -26,8 +26,11 @@ use crate::usage::{self, Process};
 pub const TICK_NS: u64 = 10_000_000;
 /// The shortest interval.
 const INTERVAL_NS_MIN: u64 = 1_000_000_000;
-/// Intervals kept at most. One takes up to 15 KiB (two histograms of 5,000 buckets): all of them 2 MiB.
+/// Intervals kept at most.
 const INTERVALS_MAX: usize = 150;
+/// What one takes, about, when latencies are spread widely (two histograms of 5,000 buckets, more than
+/// a byte each): 3 MiB for all.
+const INTERVAL_BYTES: usize = 20 << 10;
 
 /// One interval of the series.
 #[derive(Clone, Debug)]
@@ -66,23 +69,31 @@ impl Interval {
     }
 }
 
-/// A bounded list of intervals.
+/// A bounded list of intervals. Its memory is taken when it is made, so that what a run holds does not
+/// grow with its length: a block is given back to the allocator for each interval that comes.
 #[derive(Debug)]
 struct Kept {
     intervals: Vec<Interval>,
     max: usize,
+    blocks: Vec<Box<[u8]>>,
 }
 
 impl Kept {
-    fn new(max: usize) -> Self {
+    /// For `planned` intervals, and never more than `max`.
+    fn new(max: usize, planned: usize) -> Self {
         Self {
             intervals: Vec::with_capacity(max),
             max,
+            // Not zeros: pages of those would only be promised.
+            blocks: (0..planned.min(max))
+                .map(|_| vec![1; INTERVAL_BYTES].into_boxed_slice())
+                .collect(),
         }
     }
 
     /// Adds an interval; whether neighbours were merged to make room for the next ones.
     fn push(&mut self, interval: Interval) -> bool {
+        self.blocks.pop();
         self.intervals.push(interval);
         if self.intervals.len() < self.max {
             return false;
@@ -152,7 +163,7 @@ impl Series {
             interval_cpu_s: cpu_s,
             interval_rates: rates(),
             interval_stages: stages,
-            kept: Kept::new(INTERVALS_MAX),
+            kept: Kept::new(INTERVALS_MAX, planned(plan)),
             rates: rates(),
             latencies: Latencies::default(),
         }
@@ -232,8 +243,14 @@ fn first_length_ns(plan: &Plan) -> u64 {
     }
     let planned = u64::try_from(plan.duration.as_nanos()).unwrap_or(u64::MAX);
     // Not quite full: the last interval may be a short one.
-    let fitting = crate::number::count(INTERVALS_MAX) - 2;
+    let fitting = count(INTERVALS_MAX) - 2;
     INTERVAL_NS_MIN.max(planned.div_ceil(fitting))
+}
+
+/// How many intervals there will be, as far as anybody knows.
+fn planned(plan: &Plan) -> usize {
+    let duration = u64::try_from(plan.duration.as_nanos()).unwrap_or(u64::MAX);
+    index(duration.div_ceil(first_length_ns(plan)))
 }
 
 #[cfg(test)]
@@ -259,7 +276,7 @@ mod tests {
     #[test]
     fn coarsening_is_bounded_and_loses_nothing() {
         let (mut random, mut times, mut all) = (Random::new(7), latencies(), latencies());
-        let mut kept = Kept::new(16);
+        let mut kept = Kept::new(16, 16);
         for number in 0..200 {
             times.reset();
             for _ in 0..20 {
@@ -289,7 +306,7 @@ mod tests {
 
     #[test]
     fn an_interval_that_doubles_with_each_merge_covers_half_a_day() {
-        let mut kept = Kept::new(INTERVALS_MAX);
+        let mut kept = Kept::new(INTERVALS_MAX, INTERVALS_MAX);
         let (mut length, mut passed, mut pushed) = (1, 0, 0);
         while passed < 12 * 3600 {
             let mut one = interval(passed, Sparse::default());
@@ -318,10 +335,7 @@ mod tests {
             let length = first_length_ns(&plan);
             let planned = u64::try_from(duration.as_nanos()).expect("hours");
             let intervals = planned.div_ceil(length) + 1;
-            assert!(
-                intervals < crate::number::count(INTERVALS_MAX),
-                "{seconds} s"
-            );
+            assert!(intervals < count(INTERVALS_MAX), "{seconds} s");
         }
         let counted = Plan {
             records: Some(5),
@@ -329,5 +343,21 @@ mod tests {
             ..Plan::default()
         };
         assert_eq!(first_length_ns(&counted), INTERVAL_NS_MIN);
+    }
+
+    #[test]
+    fn memory_for_the_intervals_is_there_before_they_are() {
+        let seconds = |seconds| Plan {
+            duration: Duration::from_secs(seconds),
+            ..Plan::default()
+        };
+        assert_eq!(planned(&seconds(10)), 10);
+        assert!(planned(&seconds(12 * 3600)) < INTERVALS_MAX);
+        let mut kept = Kept::new(INTERVALS_MAX, 2);
+        assert_eq!(kept.blocks.len(), 2);
+        for left in [1, 0, 0] {
+            kept.push(interval(0, Sparse::default()));
+            assert_eq!(kept.blocks.len(), left);
+        }
     }
 }
