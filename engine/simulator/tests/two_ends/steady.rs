@@ -42,7 +42,8 @@ fn an_idle_dispatcher_wants_nothing() {
     assert!(world.dispatcher.is_idle());
     assert_eq!(world.dispatcher.next_deadline(), Time::NEVER);
 
-    // Nor one whose records were given up: nobody connects for nothing.
+    // One whose records were given up tries the dead broker once an ejection, to tell those who choose
+    // when it is back, and wants nothing more when it is.
     let setup = Setup::new(2).settings(|s| {
         s.delivery_timeout = ms(5_000);
         s.idle_probe = Duration::ZERO;
@@ -54,6 +55,16 @@ fn an_idle_dispatcher_wants_nothing() {
     }
     world.settle(ms(10_000));
     world.run_for(ms(2_000));
+    world.run_for(ms(60_000));
+    world.connects.clear();
+    world.run_for(ms(300_000));
+    let tries = world.connects.iter().filter(|(_, conn, _)| conn.slot != 0);
+    let tries = tries.count();
+    // An ejection lasts between half of thirty seconds and all of it by then.
+    assert!((9..=20).contains(&tries), "{:?}", world.connects);
+
+    world.start_node(1);
+    world.run_for(ms(60_000));
     world.connects.clear();
     world.run_for(ms(130_000));
     assert!(world.connects.is_empty(), "{:?}", world.connects);
