@@ -4,6 +4,7 @@
 //! remembered per record (the tag has stream and counter), so that the process's peak memory is the
 //! engine's. A record's `I` is in the history's pipe before the engine has the record.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -202,6 +203,7 @@ pub fn load(options: &LoadOptions, stop: &Stop) -> Result<LoadReport, LoadError>
         queue: producer.clone(),
         flow: Arc::clone(flow),
         ejections: 0,
+        counted: BTreeMap::new(),
     };
     let closed = Arc::new(AtomicBool::new(false));
     let (drained, sent, full, memory_in_use, memory_high_water) = thread::scope(|scope| {
@@ -402,6 +404,8 @@ struct Drainer {
     queue: Producer,
     flow: Arc<Flow>,
     ejections: u32,
+    /// Per broker, what counted when it was last looked at.
+    counted: BTreeMap<i32, u32>,
 }
 
 impl Drainer {
@@ -415,7 +419,7 @@ impl Drainer {
             let now = clock::now_ns();
             if now - looked_at_ns >= LOOKS_NS {
                 looked_at_ns = now;
-                self.count_ejections();
+                self.count_ejections(now);
             }
             // Looked at first: what was queued before it was set is drained below.
             let last = closed.load(Ordering::Acquire);
@@ -430,11 +434,32 @@ impl Drainer {
         }
     }
 
-    /// They are forgotten after half a minute, so the end is too late to look.
-    fn count_ejections(&mut self) {
+    /// They are forgotten after half a minute, so the end is too late to look. Each is told of when it
+    /// comes: who, when, and why.
+    fn count_ejections(&mut self, now_ns: u64) {
         let brokers = self.queue.stats().total().brokers;
         let ejections = brokers.iter().map(|broker| broker.ejections).sum();
         self.ejections = self.ejections.max(ejections);
+        for broker in &brokers {
+            let counted = self.counted.entry(broker.broker).or_default();
+            if broker.ejections > *counted {
+                let since = broker.since.unwrap_or_default();
+                eprintln!(
+                    "ejected broker={} at_ms={} why={:?} last={} oldest_ms={} p50_us={} p99_us={}",
+                    broker.broker,
+                    (now_ns / 1_000_000).saturating_sub(millis(since)),
+                    broker.why,
+                    broker
+                        .last
+                        .as_ref()
+                        .map_or_else(|| "-".into(), |cause| format!("{:?}", cause.to_string())),
+                    millis(broker.oldest),
+                    broker.service_p50.unwrap_or_default().as_micros(),
+                    broker.service_p99.unwrap_or_default().as_micros(),
+                );
+            }
+            *counted = broker.ejections;
+        }
     }
 
     fn note(&mut self, completions: &[Completion]) -> io::Result<()> {
@@ -466,6 +491,10 @@ impl Drainer {
         self.flow.changed.notify_all();
         Ok(())
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 const COUNTER_BITS: u32 = 44;
