@@ -127,6 +127,8 @@ pub(crate) struct Connection<P, T> {
     pub(crate) lone: u32,
     /// Until then the broker asked us to be quiet.
     pub(crate) throttled_until: Time,
+    /// Its address is no longer the broker's: it is left when nothing is in flight.
+    pub(crate) stale: bool,
     /// What went wrong last, for the errors of batches that expire waiting for this connection.
     pub(crate) trouble: Option<Cause>,
     /// The broker cannot take what we send: end what waits for it.
@@ -198,6 +200,7 @@ impl<P, T> Connection<P, T> {
             answer_time: Duration::ZERO,
             lone: 0,
             throttled_until: Time(0),
+            stale: false,
             trouble: None,
             unsupported: false,
             probe: None,

@@ -121,6 +121,11 @@ impl Handshake {
 }
 
 impl Offered {
+    /// How long the broker wants to be left alone.
+    pub(crate) fn throttle_time_ms(&self) -> i32 {
+        self.0.throttle_time_ms
+    }
+
     /// The highest version of `api` that both sides speak. The error is a text for the operator.
     pub fn agree(&self, api: ApiKey, ours: RangeInclusive<i16>) -> Result<i16, Arc<str>> {
         if let Some(version) = self.0.pick(api, ours.clone()) {

@@ -380,6 +380,11 @@ impl Tokens {
         self.billionths = self.billionths.saturating_add(part);
     }
 
+    /// What was paid for was not sent.
+    pub(crate) fn give_back(&mut self) {
+        self.billionths = self.billionths.saturating_add(Self::ONE);
+    }
+
     /// Takes a token, or says when there will be one.
     pub(crate) fn take(&mut self, now: Time, budget: &Budget) -> Result<(), Time> {
         let rate = u64::from(budget.per_second.max(1));

@@ -25,8 +25,12 @@ pub struct Puppet {
     pub now: Time,
     /// What Metadata is answered with.
     pub metadata: Response,
+    /// The newest version of it that is offered.
+    pub metadata_newest: i16,
     /// What InitProducerId is answered with.
     pub identity: init_producer_id::Response,
+    /// Done to the next answer to InitProducerId, length and all.
+    pub spoil_identity: Option<fn(&mut Vec<u8>)>,
     /// What the directory last published.
     pub published: Option<Arc<Cluster>>,
     /// What came of asking for producer ids.
@@ -49,7 +53,9 @@ impl Puppet {
             directory,
             now,
             metadata,
+            metadata_newest: 13,
             identity: init_producer_id::Response::default(),
+            spoil_identity: None,
             published: None,
             identities: Vec::new(),
             closed: 0,
@@ -105,7 +111,7 @@ impl Puppet {
                     let offered = api_versions::Response {
                         ranges: vec![
                             range(ApiKey::PRODUCE, 13),
-                            range(ApiKey::METADATA, 13),
+                            range(ApiKey::METADATA, self.metadata_newest),
                             range(ApiKey::INIT_PRODUCER_ID, 4),
                         ],
                         ..api_versions::Response::default()
@@ -117,6 +123,11 @@ impl Puppet {
             }
             .expect("an agreed version");
         });
+        if api == ApiKey::INIT_PRODUCER_ID
+            && let Some(spoil) = self.spoil_identity.take()
+        {
+            spoil(&mut out);
+        }
         self.directory.received(self.now, conn, &out);
     }
 }

@@ -20,6 +20,11 @@ use crate::metadata::{Broker, Cluster, Partition, Topic, is_news};
 use crate::time::Time;
 
 impl Directory {
+    /// Before this version of Metadata leader epochs can run backwards while a partition is reassigned,
+    /// and say nothing of what is newer
+    /// ([KAFKA-9212](https://issues.apache.org/jira/browse/KAFKA-9212)).
+    const RELIABLE_EPOCHS_FROM: i16 = 9;
+
     pub(super) fn ask(&mut self, now: Time) {
         let State::Ready {
             metadata,
@@ -110,8 +115,11 @@ impl Directory {
             Question::Metadata { needed } => {
                 header::read_response_rest(&mut reader, ApiKey::METADATA, metadata_version)
                     .map_err(text)?;
-                let response =
+                let mut response =
                     metadata::Response::read(metadata_version, &mut reader).map_err(text)?;
+                if metadata_version < Self::RELIABLE_EPOCHS_FROM {
+                    forget_epochs(&mut response);
+                }
                 rebootstrap = response.error == ErrorCode::REBOOTSTRAP_REQUIRED;
                 if !rebootstrap {
                     behind = is_behind(&self.cluster, &response);
@@ -199,7 +207,9 @@ impl Directory {
             let to: Arc<str> = to.into();
             let from = cluster.cluster_id.replace(Arc::clone(&to));
             if let Some(from) = from.filter(|from| *from != to) {
-                // Nothing of one cluster is true of another: its topics and leaders go with it.
+                // Nothing of one cluster is true of another: its topics and leaders go with it, and a
+                // producer id it gave may be given by the other for the first time.
+                self.given.clear();
                 *cluster = Cluster {
                     cluster_id: Some(Arc::clone(&to)),
                     ..Cluster::default()
@@ -237,8 +247,13 @@ impl Directory {
                     Learned::All => wanted.known = true,
                 },
                 code @ (ErrorCode::INVALID_TOPIC_EXCEPTION
-                | ErrorCode::TOPIC_AUTHORIZATION_FAILED) => refused.push((name, code)),
-                // Being created, being elected, or not there (yet).
+                | ErrorCode::TOPIC_AUTHORIZATION_FAILED)
+                    if !wanted.known =>
+                {
+                    refused.push((name, code));
+                }
+                // Being created, being elected, or not there (yet). Or refused although it is in use:
+                // rights may come back, and nobody would ask for it again.
                 _ => {
                     again = true;
                     if planted(Canary::SequenceStateDropped) {
@@ -316,6 +331,13 @@ fn is_behind(cluster: &Cluster, response: &metadata::Response) -> bool {
         };
         told.partitions.iter().any(older)
     })
+}
+
+fn forget_epochs(response: &mut metadata::Response) {
+    let topics = response.topics.iter_mut();
+    for partition in topics.flat_map(|topic| &mut topic.partitions) {
+        partition.leader_epoch = -1;
+    }
 }
 
 enum Learned {

@@ -343,7 +343,14 @@ impl Directory {
                 };
                 let versions = (*metadata, init_producer_id.unwrap_or(0));
                 self.alarm = Time::NEVER;
-                self.answer(now, &asked, versions, frame)
+                let answered = self.answer(now, &asked, versions, frame);
+                if answered.is_err()
+                    && let Question::Identity { asker } = asked.question
+                {
+                    // Whoever asked does not ask again.
+                    self.identify(asker);
+                }
+                answered
             }
             _ => Err("bytes before a question was asked".into()),
         }

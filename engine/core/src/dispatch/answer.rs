@@ -31,6 +31,8 @@ use crate::time::Time;
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     entry: usize,
+    /// It tells of a topic that is no longer.
+    former: bool,
     code: ErrorCode,
     base_offset: i64,
     log_append_time_ms: i64,
@@ -71,8 +73,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
             let on_wire = flight.on_wire_at.unwrap_or(now);
             self.connections[index].answered(now, on_wire);
             self.connections[index].served = true;
-            self.throttled(now, index, response.throttle_time_ms);
+            // What was sent before an earlier answer asked us to be quiet was not read until that was over.
             let begun = flight.on_wire_at.unwrap_or(flight.handed_at);
+            let begun = begun.max(self.connections[index].throttled_until);
+            self.throttled(now, index, response.throttle_time_ms);
             let took = now
                 .since(begun)
                 .saturating_sub(throttle(response.throttle_time_ms));
@@ -113,6 +117,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             expected = entry + 1;
             rows.push(Row {
                 entry,
+                former: self.is_of_former_topic(&flight.entries[entry]),
                 code: result.error,
                 base_offset: result.base_offset,
                 log_append_time_ms: result.log_append_time_ms,
@@ -140,10 +145,18 @@ impl<M: Memory, T> Dispatcher<M, T> {
             }
     }
 
-    fn throttled(&mut self, now: Time, index: usize, throttle_ms: i32) {
+    /// Whether it was sent to a topic that was deleted, and made anew under the same name, meanwhile.
+    fn is_of_former_topic(&self, entry: &Entry<M::Piece, T>) -> bool {
+        let lane = self.lanes[entry.lane.index()].as_ref();
+        let now = lane.map_or(entry.topic_id, |lane| self.topics[lane.topic].id);
+        entry.topic_id.is_known() && now.is_known() && entry.topic_id != now
+    }
+
+    pub(super) fn throttled(&mut self, now: Time, index: usize, throttle_ms: i32) {
         let throttle = throttle(throttle_ms);
         if !throttle.is_zero() {
-            self.connections[index].throttled_until = now + throttle;
+            let connection = &mut self.connections[index];
+            connection.throttled_until = connection.throttled_until.max(now + throttle);
         }
     }
 
@@ -177,9 +190,14 @@ impl<M: Memory, T> Dispatcher<M, T> {
         if rows.iter().any(|row| row.code.is_ok()) {
             self.earn_retries(index);
         }
-        for row in rows.drain(..) {
+        for mut row in rows.drain(..) {
             let entry = &mut flight.entries[row.entry];
             let lane = entry.lane;
+            let was_proven = self.lanes[lane.index()].as_ref().is_some_and(|l| l.proven);
+            let former = row.former;
+            if former {
+                row.leader = None;
+            }
             if core::mem::take(&mut entry.purged) {
                 self.purged_answered(now, lane, index, row.code, row.leader);
             } else if let Some(mut batch) = entry.batch.take() {
@@ -187,6 +205,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 self.came_back(lane);
                 self.judge(now, lane, batch, index, row);
                 self.drained(now, lane);
+            }
+            if former && let Some(lane) = self.lanes[lane.index()].as_mut() {
+                // The new topic has nothing of us for it.
+                lane.proven &= was_proven;
             }
         }
         for mut entry in flight.entries.drain(..) {
@@ -242,6 +264,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
             self.refresh |= row.code == ErrorCode::REQUEST_TIMED_OUT
                 || lane.is_some_and(|lane| lane.failures > 0);
         }
+        if row.code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+            && let Some(lane) = self.lanes[id.index()].as_mut()
+        {
+            // It may be made anew, and then the broker has nothing of us.
+            lane.proven = false;
+        }
         match ack::action(row.code) {
             ack::Action::Acked => {
                 self.progressed(now, id);
@@ -265,9 +293,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
             }
             ack::Action::Retry => self.retry(now, id, batch, cause, Again::Rested),
             action @ (ack::Action::RefreshAndRetry | ack::Action::RefreshMaybeWritten) => {
-                let waits_for_followers = self.settings.acks == Acks::All;
-                batch.maybe_written |=
-                    action == ack::Action::RefreshMaybeWritten && waits_for_followers;
+                // Who waits for no follower loses no office meanwhile; but a disk can fail behind an append.
+                let may_be_stored =
+                    self.settings.acks == Acks::All || row.code == ErrorCode::KAFKA_STORAGE_ERROR;
+                batch.maybe_written |= action == ack::Action::RefreshMaybeWritten && may_be_stored;
                 let again = if self.follow(now, id, asked, row.leader) {
                     Again::AtOnce
                 } else {

@@ -213,7 +213,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
                     }
                     _ => {
                         let flight = connection.flights.front()?;
-                        Some(flight.on_wire_at.unwrap_or(flight.handed_at))
+                        let begun = flight.on_wire_at.unwrap_or(flight.handed_at);
+                        // While we are to be quiet it reads nothing, so it owes no answer.
+                        Some(begun.max(connection.throttled_until))
                     }
                 }
             });

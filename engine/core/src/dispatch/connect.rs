@@ -310,6 +310,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         connection.frame_out = false;
         connection.unsent = 0;
         connection.probe = None;
+        connection.stale = false;
     }
 
     /// A connection was lost, or could not be made, and its broker is to blame.
@@ -426,7 +427,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
             .set(Timer::Connection(index, ConnectionTimer::Request), due);
     }
 
-    /// A broker that moved is left, unless its old address is still one of its own.
+    /// A broker that moved is left, unless its old address is still one of its own. What is in flight is
+    /// waited for: a name with several addresses may tell another one each time, and where it led before
+    /// is as good as ever.
     pub(super) fn leave_stale_address(&mut self, now: Time, index: usize) {
         let broker = index / self.settings.connections_per_broker;
         let (State::Connecting { address }
@@ -435,7 +438,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
         else {
             return;
         };
-        if self.brokers[broker].addresses.contains(&address) {
+        let connection = &mut self.connections[index];
+        connection.stale = !self.brokers[broker].addresses.contains(&address);
+        if !connection.stale {
+            return;
+        }
+        if matches!(connection.state, State::Ready { .. }) {
+            self.leave_if_stale(now, index);
             return;
         }
         let reason = format!("its address {address} is no longer the broker's").into();
@@ -444,6 +453,26 @@ impl<M: Memory, T> Dispatcher<M, T> {
         self.close(index);
         self.lost(now, index);
         self.connections[index].next_address = 0;
+    }
+
+    /// Leaves an address that is no longer the broker's, once nothing is in flight. Nobody is to blame,
+    /// and nothing has to be found out. Returns whether the connection is not to be used.
+    pub(super) fn leave_if_stale(&mut self, now: Time, index: usize) -> bool {
+        let connection = &mut self.connections[index];
+        if !connection.stale || !matches!(connection.state, State::Ready { .. }) {
+            return false;
+        }
+        if connection.flights.is_empty() && !connection.frame_out {
+            connection.next_address = 0;
+            self.close(index);
+            self.next_generation(index);
+            self.connections[index].state = State::Idle;
+            self.views_changed = true;
+            if !self.connections[index].ready.is_empty() {
+                self.want_connection(now, index);
+            }
+        }
+        true
     }
 
     /// Ends what waits for a broker that cannot take it.
@@ -519,6 +548,13 @@ impl<M: Memory, T> Dispatcher<M, T> {
             // Whoever answers that sets the timer again.
             return;
         }
+        if connection.throttled_until > now {
+            // A broker that told us to be quiet does not read what we ask meanwhile (KIP-219).
+            let quiet_until = connection.throttled_until;
+            self.timers
+                .set(timer, quiet_until + self.settings.idle_probe);
+            return;
+        }
         let probe = Handshake::new(connection.ask_version, connection.correlation());
         connection.probe = Some(probe);
         let answer = limits::PROBE_ANSWER.min(self.settings.request_timeout);
@@ -534,8 +570,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
         probe: Handshake,
         frame: &[u8],
     ) -> Result<(), Arc<str>> {
-        // What it says was agreed on before; that it speaks is enough.
-        probe.answer(frame)?;
+        // What it offers was agreed on before; that it speaks is enough.
+        if let Answer::Done(offered) = probe.answer(frame)? {
+            self.throttled(now, index, offered.throttle_time_ms());
+        }
         self.watch_idleness(now, index);
         Ok(())
     }

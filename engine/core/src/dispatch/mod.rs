@@ -362,6 +362,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
             if !lane.has_work() {
                 // What it had is given up: nobody has to connect for its sake.
                 self.strike(id);
+            } else if let Some(listed) = lane.listed
+                && !lane.queue.is_empty()
+                && lane.eligible(now, &self.settings)
+            {
+                // What came back does not wait for more records, as what is new may.
+                self.connections[listed].gathered.now = true;
             }
             return;
         }

@@ -52,10 +52,18 @@ impl<M: Memory, T> Dispatcher<M, T> {
         if let Some(id) = &cluster.cluster_id {
             let before = self.cluster_id.replace(Arc::clone(id));
             if before.is_some_and(|before| before != *id) {
-                // What another cluster told says nothing of this one, which has nothing of us yet.
-                for lane in self.lanes.iter_mut().flatten() {
+                // What another cluster told says nothing of this one, which has nothing of us yet. Its
+                // producer ids neither: the same number is, or will be, somebody else's.
+                self.identity = None;
+                for index in 0..self.lanes.len() {
+                    let id = LaneId(u32::try_from(index).unwrap_or(u32::MAX));
+                    let Some(lane) = self.lanes[index].as_mut() else {
+                        continue;
+                    };
                     lane.leader_epoch = -1;
                     lane.proven = false;
+                    lane.broken |= lane.identity.is_some();
+                    self.drained(now, id);
                 }
                 let known = self.topics.iter_mut().filter_map(|t| t.narrow.as_mut());
                 known.for_each(Narrow::forget);

@@ -33,6 +33,17 @@ pub(super) struct Cut {
     entry: usize,
 }
 
+/// Whether a batch is tried again for its own sake: not because of another, nor because it was divided.
+fn is_retry<P, T>(batch: &Batch<P, T>) -> bool {
+    batch.attempts > batch.excused
+}
+
+/// Whether the request costs something of the budget for retries.
+fn has_retry<P, T>(entries: &[Entry<P, T>]) -> bool {
+    let mut batches = entries.iter().filter_map(|entry| entry.batch.as_ref());
+    batches.any(is_retry)
+}
+
 impl<M: Memory, T> Dispatcher<M, T> {
     /// Sends a request on a connection, if it is time and the connection can take one.
     pub(super) fn send_if_due<S>(&mut self, now: Time, index: usize, supply: &mut S)
@@ -40,6 +51,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
         S: Supply<Memory = M, Ticket = T>,
     {
         let timer = Timer::Connection(index, ConnectionTimer::Gather);
+        if self.leave_if_stale(now, index) {
+            self.timers.stop(timer);
+            return;
+        }
         let connection = &self.connections[index];
         let gate = self.gate(index);
         if connection.ready.is_empty()
@@ -68,7 +83,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
         let entries = self.collect(now, index, produce_version, gate, supply);
         if self.settings.idempotent && self.identity.is_none() {
             // An expired batch used up the last epoch meanwhile: back to their places.
-            self.take_back(now, entries);
+            self.take_back(now, index, entries);
             self.ask_identity();
             return;
         }
@@ -113,9 +128,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             if !lane.eligible(now, &self.settings) {
                 continue;
             }
-            // What came back only because of another batch, or was divided, is none.
-            let is_again = |batch: &Batch<M::Piece, T>| batch.attempts > batch.excused;
-            let again = lane.queue.front().is_some_and(is_again);
+            let again = lane.queue.front().is_some_and(is_retry);
             if again && !paid {
                 if let Err(until) = self.pay_for_retry(now, index) {
                     self.counters.budget_waits += 1;
@@ -196,6 +209,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
             });
             self.list(now, id);
         }
+        if paid && !has_retry(&entries) {
+            // It expired instead, or found no room.
+            self.give_retry_back(index);
+        }
         entries
     }
 
@@ -209,6 +226,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
         self.brokers[broker].tokens.take(now, &budget)
     }
 
+    /// What was paid for is not sent after all.
+    fn give_retry_back(&mut self, index: usize) {
+        let broker = index / self.settings.connections_per_broker;
+        self.brokers[broker].tokens.give_back();
+    }
+
     /// A request was acknowledged: that counts for the broker's retries.
     pub(super) fn earn_retries(&mut self, index: usize) {
         if let Some(budget) = self.settings.retry.budget {
@@ -218,7 +241,15 @@ impl<M: Memory, T> Dispatcher<M, T> {
     }
 
     /// Puts batches that were drawn for a request back to their places.
-    fn take_back(&mut self, now: Time, mut entries: alloc::vec::Vec<Entry<M::Piece, T>>) {
+    fn take_back(
+        &mut self,
+        now: Time,
+        index: usize,
+        mut entries: alloc::vec::Vec<Entry<M::Piece, T>>,
+    ) {
+        if has_retry(&entries) {
+            self.give_retry_back(index);
+        }
         for mut entry in entries.drain(..) {
             let (Some(batch), Some(lane)) =
                 (entry.batch.take(), self.lanes[entry.lane.index()].as_mut())
@@ -296,7 +327,7 @@ impl<M: Memory, T> Dispatcher<M, T> {
             Some(frame) => frame,
             None => {
                 // No slab: everything back to its place, until a frame is released.
-                self.take_back(now, entries);
+                self.take_back(now, index, entries);
                 self.connections[index].gathered.now = true;
                 self.short_of_slabs = true;
                 return;

@@ -254,13 +254,20 @@ impl Endpoint {
         self.window.count(now, settings.window, true);
     }
 
-    /// Notes how long an answer took.
-    pub(super) fn sample(&mut self, now: Time, took: Duration, limit: Duration, tau: Duration) {
+    /// Notes how long an answer took. `excused`: it is not held against the broker.
+    pub(super) fn sample(
+        &mut self,
+        now: Time,
+        took: Duration,
+        limit: Duration,
+        excused: bool,
+        tau: Duration,
+    ) {
         self.service_time.sample(now, took, tau);
         self.histogram.record(now, took);
         if let Some(slow) = &mut self.slow {
             if took > limit {
-                slow.samples = slow.samples.saturating_add(1);
+                slow.samples = slow.samples.saturating_add((!excused).into());
                 slow.fast = 0;
             } else {
                 slow.fast += 1;

@@ -218,16 +218,18 @@ impl Table {
         self.awake(now);
         let limit = self.slow_limit;
         let judged = begun >= self.grace_since;
+        // What most waited for says as little of who is slow as of who is silent.
+        let excused = self.common || begun < self.common_until;
         let endpoint = &mut self.endpoints[place];
         endpoint.succeeded(now, &self.settings);
         if judged {
-            endpoint.sample(now, took, limit, self.settings.tau);
+            endpoint.sample(now, took, limit, excused, self.settings.tau);
         }
         match &mut endpoint.state {
             State::HalfOpen {
                 since, successes, ..
             } if begun >= *since && judged => {
-                if took > limit {
+                if took > limit && !excused {
                     self.eject(now, place, Reason::Slow, random);
                     return;
                 }

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use ringpost_broker::{ErrorCode, PartitionFault};
+use ringpost_broker::{ErrorCode, PartitionFault, Throttle};
 use ringpost_core::health::{Reason, Standing};
 use ringpost_core::id::{BrokerId, LaneId};
 use ringpost_core::outcome::Verdict;
+use ringpost_core::settings::Linger;
 use ringpost_core::time::Time;
 use ringpost_simulator::keyless::Keyless;
 use ringpost_simulator::setup::{Setup, address, ms, us};
@@ -381,6 +382,66 @@ fn v6_leaders_give_up_a_dead_follower_one_after_the_other() {
     assert_eq!(load.ejections(), 0);
     load.run(ms(5_000));
     load.all_arrived();
+}
+
+/// The answers that both waited for come late and are many, and they are not held against the one that
+/// gave its follower up last.
+#[test]
+fn v6_answers_that_all_waited_for_make_nobody_slow() {
+    let mut setup = Setup::new(2).settings(|s| {
+        s.request_timeout = ms(60_000);
+        s.connections_per_broker = 4;
+    });
+    setup.batch_bytes = 2_000;
+    let mut load = Load::new(setup);
+    load.run(ms(3_000));
+    load.world.slow.insert(1, ms(10_000));
+    load.world.slow.insert(2, ms(14_000));
+    load.run(ms(500));
+    load.world.slow.clear();
+    load.run(ms(15_000));
+    assert_eq!(load.ejections(), 0);
+    load.all_arrived();
+}
+
+/// A broker that told us to be quiet for five seconds reads nothing meanwhile: that it does not answer what
+/// was sent before is no silence. And one that is idle then is not probed.
+#[test]
+fn v6_a_broker_that_throttles_us_is_neither_silent_nor_probed() {
+    let quiet = |ms| Throttle { ms, enforced: true };
+    let setup = Load::setup().settings(|s| s.linger = Linger::Auto { gap: us(0) });
+    let mut load = Load::new(setup);
+    load.run(ms(3_000));
+    // Only what is pinned goes to broker 2: two requests, the second behind the first.
+    let lane = (0..LANES).find(|lane| load.leader(LaneId(*lane)) == 2);
+    let lane = lane.expect("it leads some");
+    load.world.settle(ms(1_000));
+    load.world
+        .broker
+        .faults()
+        .throttle_client("ringpost", quiet(5_000));
+    load.world.append(lane, 100);
+    load.world.run_for(us(10));
+    load.world.append(lane, 100);
+    load.world.run_for(ms(100));
+    load.world.broker.faults().heal();
+    load.run(ms(4_500));
+    assert_eq!(load.standing(2), (Standing::Good, None));
+    assert_eq!(load.ejections(), 0);
+    load.all_arrived();
+
+    let setup = Setup::new(1).settings(|s| s.idle_probe = ms(2_000));
+    let mut world = World::warm(setup, 1);
+    let connected = world.connects.len();
+    world
+        .broker
+        .faults()
+        .throttle_client("ringpost", quiet(20_000));
+    world.append(0, 100);
+    world.run_for(ms(60_000));
+    assert_eq!(world.connects.len(), connected);
+    assert_eq!(world.dispatcher.counters().connection_failures, 0);
+    world.check(true);
 }
 
 /// One broker only: it is never ejected, and recovery after its absence takes no longer than connecting.

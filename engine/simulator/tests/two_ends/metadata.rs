@@ -40,6 +40,30 @@ fn m2_an_unknown_topic_fails_after_the_propagation_window_and_not_before() {
     );
 }
 
+/// A broker refuses a topic in use once, as while its rights are loaded. When its leader moves later, the
+/// topic is still asked for, and the record acked.
+#[test]
+fn m3_a_topic_in_use_that_is_refused_once_is_asked_for_again() {
+    for code in [
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+        ErrorCode::INVALID_TOPIC_EXCEPTION,
+    ] {
+        let mut world = World::warm(Setup::new(2), 1);
+        let denied = Some(RequestFault::Error(code));
+        world.broker.faults().next_request(ApiKey::Metadata, denied);
+        world.directory.refresh();
+        world.run_for(ms(1_000));
+        assert!(world.broker.faults().is_empty() && world.failed_topics.is_empty());
+        world.stop_node(1);
+        world.broker.set_node_up(1, false);
+        world.broker.move_leader("t", 0, 2);
+        world.append(0, 100);
+        world.settle(ms(20_000));
+        assert!(world.is_acked(0, 1), "{code}");
+        world.check(true);
+    }
+}
+
 /// Its record is acked.
 #[test]
 fn m2_a_topic_made_within_the_window_is_found() {
@@ -383,6 +407,79 @@ fn m16_another_cluster_at_the_same_address_is_told_and_not_mixed_in() {
         world.settle(ms(20_000));
         assert!(world.all_acked(), "turn {turn}");
     }
+}
+
+/// Ids of producers are unique within a cluster only: what goes to another has an id that it gave.
+#[test]
+fn m16_another_cluster_is_sent_nothing_under_an_id_it_did_not_give() {
+    let mut world = World::warm(Setup::new(1), 2);
+    world.append(0, 100);
+    world.settle(ms(1_000));
+    let ours = world.log("t", 0)[0].header.producer_id;
+    let mut other = Setup::new(1).broker;
+    other.auto_create = false;
+    other.cluster_id = "another".to_owned();
+    let mut away = Broker::new(other);
+    away.create_topic("t", 2).expect("fresh");
+    core::mem::swap(&mut world.broker, &mut away);
+    world.hang_up(1);
+    world.directory.refresh();
+    world.run_for(ms(2_000));
+    let identities = |world: &World| {
+        let is_identity = |frame: &[u8]| frame[4..6] == [0, 22];
+        let questions = world.questions.iter();
+        questions.filter(|(_, frame)| is_identity(frame)).count()
+    };
+    let before = identities(&world);
+    // One lane has numbers of the old cluster, the other has none yet.
+    for lane in 0..2 {
+        world.append(lane, 100);
+    }
+    world.settle(ms(20_000));
+    assert!(world.all_acked());
+    assert_eq!(
+        identities(&world),
+        before + 1,
+        "asked of the new cluster, once"
+    );
+    for partition in 0..2 {
+        let log = world.log("t", partition);
+        let header = &log[0].header;
+        assert_eq!((header.base_sequence, log.len()), (0, 1));
+        assert_eq!(header.producer_epoch, 0, "no epoch is left of {ours}");
+    }
+}
+
+/// A name tells another of its two addresses each time it is resolved, under load: nothing in flight is
+/// cut off for that, so nothing is sent twice, and it makes no storm of connects.
+#[test]
+fn m13_a_name_with_changing_addresses_cuts_nothing_off() {
+    let setup = Setup::new(1)
+        .broker(|b| b.nodes[0].host = "broker".to_owned())
+        .directory(|d| d.metadata_max_age = ms(1_000));
+    let mut world = World::new(setup);
+    world.listening.insert(address(5), 1);
+    let turns = [address(1), address(5)];
+    world.names.insert("broker".to_owned(), Ok(vec![turns[0]]));
+    world.broker.create_topic("t", 1).expect("fresh");
+    world.want("t");
+    world.run_for(ms(500));
+    for turn in 0..40 {
+        let there = turns[turn % 2];
+        world.names.insert("broker".to_owned(), Ok(vec![there]));
+        for _ in 0..26 {
+            world.append(0, 100);
+            world.run_for(ms(10));
+        }
+    }
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    assert_eq!(world.dispatcher.counters().retries, 0);
+    assert_eq!(world.dispatcher.counters().connection_failures, 0);
+    // Ten seconds, and metadata once a second.
+    let connects = world.connects.iter().filter(|c| c.1.slot != 0).count();
+    assert!((2..=12).contains(&connects), "{connects}");
+    world.check(true);
 }
 
 /// All records acked, those during the outage too.

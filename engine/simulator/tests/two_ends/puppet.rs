@@ -195,3 +195,48 @@ fn i11_a_producer_id_that_is_used_up_is_not_taken_again() {
         assert_eq!(puppet.identities.last(), Some(&Ok(expected)));
     }
 }
+
+/// An answer that cannot be read ends the connection, and whoever waits for an id has it from the next.
+#[test]
+fn i11_an_answer_that_cannot_be_read_leaves_nobody_without_an_id() {
+    let other_question: fn(&mut Vec<u8>) = |answer| answer[7] ^= 1;
+    let cut_short: fn(&mut Vec<u8>) = |answer| {
+        answer.truncate(answer.len() - 4);
+        answer[3] -= 4;
+    };
+    for spoil in [other_question, cut_short] {
+        let mut puppet = told(vec![broker(1, "10.0.0.1", 9092)], vec![topic("t", &[0])]);
+        puppet.identity.producer_id = 5;
+        puppet.identity.producer_epoch = 0;
+        puppet.spoil_identity = Some(spoil);
+        puppet.directory.identify(0);
+        puppet.run_for(ms(5_000));
+        assert!(puppet.spoil_identity.is_none() && puppet.closed > 0);
+        let identity = ProducerIdentity { id: 5, epoch: 0 };
+        assert_eq!(puppet.identities, [Ok(identity)]);
+    }
+}
+
+/// Metadata of before version 9 tells epochs that may run backwards: a new leader is followed all the same.
+#[test]
+fn m9_leader_epochs_of_old_brokers_are_not_believed() {
+    for (newest, followed) in [(8, true), (9, false)] {
+        let mut before = topic("t", &[0]);
+        before.partitions[0].leader_epoch = 7;
+        let brokers = vec![broker(1, "10.0.0.1", 9092), broker(2, "10.0.0.2", 9092)];
+        let mut puppet = Puppet::new(Response {
+            brokers,
+            topics: vec![before],
+            ..Response::default()
+        });
+        puppet.metadata_newest = newest;
+        puppet.run_for(ms(1_000));
+        puppet.metadata.topics[0].partitions[0].leader = 2;
+        puppet.metadata.topics[0].partitions[0].leader_epoch = 6;
+        puppet.directory.refresh();
+        puppet.run_for(ms(1_000));
+        let cluster = puppet.published.expect("told");
+        let leader = cluster.topics["t"].partitions[0].leader;
+        assert_eq!(leader, Some(BrokerId(if followed { 2 } else { 1 })));
+    }
+}

@@ -100,6 +100,81 @@ fn i5_a_leader_that_lost_its_office_may_have_stored_the_batch() {
     world.check(true);
 }
 
+/// With acks=1 nobody waits for followers, so a leader that lost its office stored nothing; but a disk that
+/// fails may do so behind the append.
+#[test]
+fn i5_without_waiting_for_followers_only_a_failing_disk_may_have_stored_the_batch() {
+    for (code, may_be_stored) in [
+        (ErrorCode::KAFKA_STORAGE_ERROR, true),
+        (ErrorCode::NOT_LEADER_OR_FOLLOWER, false),
+    ] {
+        let setup = Setup::new(1).settings(|s| {
+            s.acks = ringpost_core::settings::Acks::Leader;
+            s.idempotent = false;
+            s.retry.attempts_max = Some(1);
+        });
+        let mut world = World::warm(setup, 1);
+        let fault = match may_be_stored {
+            true => PartitionFault::ErrorAfter(code),
+            false => PartitionFault::ErrorBefore(code),
+        };
+        world.broker.faults().next_batch("t", 0, fault);
+        world.append(0, 100);
+        world.settle(ms(1_000));
+        let (unknown, failure) = failure(&world, 0, 1);
+        assert_eq!(unknown, may_be_stored, "{failure}");
+        world.check(false);
+    }
+}
+
+/// It goes when its own wait is over, though the records behind it are to linger for a second.
+#[test]
+fn r1_a_retry_does_not_wait_for_the_linger_of_what_is_behind_it() {
+    let setup = Setup::new(1).settings(|s| {
+        s.linger = ringpost_core::settings::Linger::Fixed(ms(1_000));
+        s.retry.backoff.jitter = Jitter::None;
+    });
+    let mut world = World::warm(setup, 1);
+    // The lane is no beginner.
+    world.append(0, 100);
+    world.settle(ms(3_000));
+    world.requests.clear();
+    world.slow.insert(1, ms(100));
+    let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
+    world.broker.faults().next_batch("t", 0, fault);
+    world.append(0, 100);
+    world.run_for(ms(1_050));
+    assert_eq!(world.requests.len(), 1);
+    world.append(0, 100);
+    world.settle(ms(5_000));
+    let again = world.requests[1].at.since(world.requests[0].at);
+    assert!(again <= ms(101 + 100 + 1), "{again:?}");
+    world.check(true);
+}
+
+/// A retry that finds no slab for its request takes nothing of the budget, however often that is tried.
+#[test]
+fn r1_what_is_not_sent_costs_nothing_of_the_budget() {
+    let setup = Setup::new(1).settings(|s| {
+        let (per_second, burst) = (1, 2);
+        s.retry.budget = Some(Budget {
+            per_second,
+            burst,
+            ..Budget::default()
+        });
+    });
+    let mut world = World::warm(setup, 1);
+    let fault = PartitionFault::ErrorBefore(ErrorCode::NOT_ENOUGH_REPLICAS);
+    world.broker.faults().next_batch("t", 0, fault);
+    world.append(0, 100);
+    world.run_for(ms(10));
+    world.lanes.no_slab = 50;
+    world.settle(ms(2_000));
+    assert_eq!(world.lanes.no_slab, 0);
+    assert_eq!(world.dispatcher.counters().budget_waits, 0);
+    world.check(true);
+}
+
 /// Exactly at the deadline, with the cause: no connection, no leader, no answer, refusals.
 #[test]
 fn r2_the_deadline_ends_a_batch_wherever_it_waits_with_a_cause() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ringpost_broker::{ApiKey, ErrorCode, PartitionFault};
-use ringpost_core::settings::Acks;
+use ringpost_core::settings::{Acks, Linger};
 
 use ringpost_simulator::found::{batches_of, version_of};
 use ringpost_simulator::setup::{Setup, ms, us};
@@ -100,4 +100,64 @@ fn m5_a_topic_made_anew_with_another_id_is_written_to_again() {
         let lanes = world.lanes_of("t").len();
         assert_eq!(lanes, before.max(after) as usize);
     }
+}
+
+/// An answer of the topic that was comes after the new one is known: its hint has a leader epoch that the
+/// new one will not reach for long, and is not followed.
+#[test]
+fn m5_a_late_hint_of_the_former_topic_is_not_followed() {
+    let mut world = World::warm(Setup::new(2), 1);
+    world.append(0, 100);
+    world.settle(ms(1_000));
+    let leader = world.broker.leader("t", 0).expect("one");
+    let other = 3 - leader;
+    let moved = PartitionFault::Moved {
+        leader_id: other,
+        leader_epoch: 51,
+    };
+    world.broker.faults().next_batch("t", 0, moved);
+    world.slow.insert(leader, ms(3_000));
+    world.append(0, 100);
+    world.run_for(ms(100));
+    world.slow.clear();
+    world.broker.delete_topic("t");
+    world.broker.create_topic("t", 1).expect("deleted");
+    while world.broker.leader("t", 0) != Some(leader) {
+        world.broker.move_leader("t", 0, leader);
+    }
+    world.directory.refresh();
+    world.run_for(ms(1_000));
+    assert_eq!(world.unsettled(), 1, "the answer is still to come");
+    world.run_for(ms(3_000));
+    world.append(0, 100);
+    world.settle(ms(5_000));
+    assert!(world.is_acked(0, 3));
+}
+
+/// That the former topic stored a batch says nothing of the new one: there the next goes alone again.
+#[test]
+fn m5_a_late_ack_of_the_former_topic_proves_nothing_of_the_new_one() {
+    let setup = Setup::new(1).settings(|s| s.linger = Linger::Auto { gap: us(0) });
+    let mut world = World::warm(setup, 1);
+    world.append(0, 100);
+    world.settle(ms(1_000));
+    world.slow.insert(1, ms(3_000));
+    world.append(0, 100);
+    world.run_for(ms(100));
+    world.slow.clear();
+    world.broker.delete_topic("t");
+    world.broker.create_topic("t", 1).expect("deleted");
+    world.directory.refresh();
+    world.run_for(ms(1_000));
+    assert_eq!(world.unsettled(), 1, "the answer is still to come");
+    world.run_for(ms(3_000));
+    assert_eq!(world.unsettled(), 0);
+    world.requests.clear();
+    for _ in 0..5 {
+        world.append(0, 100);
+        world.run_for(us(10));
+    }
+    assert_eq!(world.requests.len(), 1, "alone");
+    world.settle(ms(1_000));
+    assert!(world.all_acked());
 }
