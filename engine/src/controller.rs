@@ -142,18 +142,31 @@ impl Controller {
 
     /// When [`Controller::step`] must be called again.
     pub(crate) fn next_deadline(&self) -> Time {
+        self.directory.next_deadline().min(self.patience_ends())
+    }
+
+    /// When the first of those who wait for room has waited long enough.
+    pub(crate) fn patience_ends(&self) -> Time {
         let memory = self
             .producer
             .pool
             .next_deadline_ns()
             .map_or(Time::NEVER, Time);
         let room = self.producer.bulkhead.next_deadline();
-        self.directory.next_deadline().min(memory).min(room)
+        memory.min(room)
     }
 
-    /// Takes requests, lets the directory decide, and does what it wants.
-    pub(crate) fn step(&mut self, now: Time, driver: &mut impl Driver, socket: &SocketOptions) {
+    /// Takes requests, lets the directory decide, and does what it wants. Whether there was any of
+    /// that.
+    pub(crate) fn step(
+        &mut self,
+        now: Time,
+        driver: &mut impl Driver,
+        socket: &SocketOptions,
+    ) -> bool {
+        let mut busy = false;
         while let Some(request) = self.producer.inbox.take() {
+            busy = true;
             match request {
                 Request::Want(topic) => self.directory.want(now, &topic),
                 Request::Refresh => self.directory.refresh(),
@@ -171,8 +184,10 @@ impl Controller {
         self.producer.count_panics(panics);
         self.directory.step(now);
         while let Some(task) = self.directory.poll_task() {
+            busy = true;
             self.perform(now, task, driver, socket);
         }
+        busy
     }
 
     fn perform(&mut self, now: Time, task: Task, driver: &mut impl Driver, socket: &SocketOptions) {

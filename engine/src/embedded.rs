@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::config::{Builder, ConfigErrors};
+use crate::config::{Builder, ConfigErrors, WaitPolicy};
 use crate::controller::{Controller, Inbox, Names};
 use crate::driver::{ChosenDriver, Driver, DriverKind, EpollDriver, RingDriver, Wait, clock};
 use crate::error::{StartError, TopicError};
 use crate::hook::Hook;
 use crate::outcome::Why;
 use crate::producer::{Producer, seed};
-use crate::shard::{Shard, Turn};
+use crate::shard::{Shard, ShardSettings, Turn, shorter};
 use crate::shared::Shared;
 use crate::topic::Topic;
 
@@ -72,7 +72,8 @@ impl std::fmt::Debug for Embedded {
 
 impl Embedded {
     /// One turn: takes what is ready, sends, receives, settles. Waits at most `at_most` when there is
-    /// nothing to do; zero never enters the kernel for nothing.
+    /// nothing to do and nothing new, and then for the first event; what that brought is settled by the
+    /// next turn, which does not wait. Zero never enters the kernel for nothing.
     ///
     /// # Errors
     /// When the kernel fails the driver. What was under way is then settled as lost.
@@ -210,8 +211,17 @@ fn turn<D: Driver>(
     controller: &mut Controller,
     wait: Wait,
 ) -> io::Result<Turn> {
+    let now = clock::now();
+    let may_wait = wait != Wait::No;
+    let over = may_wait && controller.patience_ends() <= now;
     let (driver, socket) = shard.driver_and_socket();
-    controller.step(clock::now(), driver, socket);
+    let busy = controller.step(now, driver, socket);
+    let wait = match wait {
+        // Whoever turns is to see what came of it before this sleeps.
+        _ if busy || over => Wait::No,
+        wait if may_wait => shorter(wait, now, controller.next_deadline()),
+        wait => wait,
+    };
     shard.turn(Some(&mut controller.directory), wait)
 }
 
@@ -252,7 +262,11 @@ impl Builder {
         let inbox = Inbox::new(driver.waker());
         let shared = self.shared(inbox, vec![driver.waker()])?;
         let own = Arc::clone(&shared.shards[0]);
-        let settings = self.shard_settings(0)?;
+        let settings = ShardSettings {
+            // How long to wait is said with each turn.
+            wait: WaitPolicy::Park,
+            ..self.shard_settings(0)?
+        };
         let shard = Shard::new(driver, own, Arc::clone(&shared), settings);
         let controller = Controller::new(
             self.directory_settings(),

@@ -378,15 +378,16 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// One turn. With a directory it shares the driver with it (embedded mode). Waits at most as
-    /// long as `at_most`.
+    /// One turn. With a directory it shares the driver with it (embedded mode); then it waits only
+    /// when it has told nobody anything, or who turns would hear of it later. Waits at most as long as
+    /// `at_most`.
     pub(crate) fn turn(
         &mut self,
         mut directory: Option<&mut Directory>,
         at_most: Wait,
     ) -> io::Result<Turn> {
         let now = clock::now();
-        self.take_commands(now);
+        let mut told = self.take_commands(now);
         self.take_ready(now);
         self.dispatcher.step(now, &mut self.supply);
         self.act();
@@ -394,12 +395,16 @@ impl<D: Driver> Shard<D> {
         self.shared
             .counters
             .turned(self.dispatcher.counters(), self.driver.counters());
-        self.settle(now);
-        self.publish(now);
+        told |= self.settle(now);
+        told |= self.publish(now);
         if self.stopped && !self.dispatcher.has_settled() {
             return Ok(Turn::Ended);
         }
 
+        let at_most = match directory {
+            Some(_) if told => Wait::No,
+            _ => at_most,
+        };
         let wait = self.sleep(now, at_most, directory.as_deref());
         let mut events = ShardEvents {
             dispatcher: &mut self.dispatcher,
@@ -414,9 +419,10 @@ impl<D: Driver> Shard<D> {
         Ok(Turn::Again)
     }
 
-    fn take_commands(&mut self, now: Time) {
+    /// Whether there were any.
+    fn take_commands(&mut self, now: Time) -> bool {
         if !self.shared.commanded.swap(false, Ordering::AcqRel) {
-            return;
+            return false;
         }
         let commands = mem::take(&mut self.shared.commands().waiting);
         for command in commands {
@@ -459,6 +465,7 @@ impl<D: Driver> Shard<D> {
                 }
             }
         }
+        true
     }
 
     /// Gives up what was appended before, in all lanes or those of one topic. What is appended
@@ -558,8 +565,8 @@ impl<D: Driver> Shard<D> {
         &self.producer.inbox
     }
 
-    /// Gives verdicts to those who wait, at most so many batches a turn.
-    fn settle(&mut self, now: Time) {
+    /// Gives verdicts to those who wait, at most so many batches a turn. Whether there were any.
+    fn settle(&mut self, now: Time) -> bool {
         let mut any = false;
         for _ in 0..limits::SETTLED_PER_TURN {
             let Some(settled) = self.dispatcher.poll_settled() else {
@@ -575,6 +582,7 @@ impl<D: Driver> Shard<D> {
         if any {
             self.producer.notify_flushes();
         }
+        any
     }
 
     fn settle_one(&mut self, now: Time, settled: Settled<Piece, Ticket>) {
@@ -612,8 +620,8 @@ impl<D: Driver> Shard<D> {
         self.producer.count_panics(panics);
     }
 
-    /// Publishes what appenders look at.
-    fn publish(&mut self, now: Time) {
+    /// Publishes what appenders look at. Whether somebody may have waited for it.
+    fn publish(&mut self, now: Time) -> bool {
         for connection in 0..self.dispatcher.connection_count().min(GATHER_HINTS) {
             let until = self.dispatcher.gathers_until(connection);
             self.shared.gathers_until[connection].store(until.0, Ordering::Relaxed);
@@ -621,13 +629,16 @@ impl<D: Driver> Shard<D> {
         if self.dispatcher.routes_changed() {
             self.publish_routes();
         }
-        if self.dispatcher.views_changed() {
+        let mut told = self.dispatcher.views_changed();
+        if told {
             self.publish_views(now);
         }
         if !self.warm_ups.is_empty() {
-            let warm = self.dispatcher.is_warm();
+            let (warm, waiting) = (self.dispatcher.is_warm(), self.warm_ups.len());
             self.warm_ups.retain(|warm_up| !warm_up.step(warm, now));
+            told |= self.warm_ups.len() < waiting;
         }
+        told
     }
 
     /// How long to wait: until the next deadline, unless there is work; and the gate is told.
@@ -664,7 +675,8 @@ impl<D: Driver> Shard<D> {
     }
 }
 
-fn shorter(at_most: Wait, now: Time, until: Time) -> Wait {
+/// The shorter wait of one that is bounded and one until a time.
+pub(crate) fn shorter(at_most: Wait, now: Time, until: Time) -> Wait {
     let own = match until {
         Time::NEVER => Wait::Forever,
         until if until <= now => Wait::No,

@@ -1,10 +1,15 @@
 //! A producer that the application's own thread drives.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ringpost::{DriverChoice, Outcome, Record, TopicError, TrySendError};
+use ringpost::{
+    DriverChoice, Embedded, Outcome, Producer, Purge, Record, TopicError, TrySendError,
+};
 use ringpost_broker::numbering;
 
 use crate::support::*;
@@ -199,7 +204,97 @@ fn its_end_reports_what_was_not_sent(driver: DriverChoice) {
     }
 }
 
+/// Turns without haste until the future is ready: only news ends these turns.
+fn turned<F: Future>(engine: &mut Embedded, future: F) -> F::Output {
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return output;
+        }
+        engine.turn(FOR_EVER).expect("the kernel works");
+    }
+}
+
+/// Nobody sleeps while there is something to be seen.
+fn a_turn_with_news_does_not_wait(driver: DriverChoice) {
+    let server = broker();
+    let builder = builder(&server, driver);
+    in_time(move || {
+        let (producer, mut engine) = builder.build_embedded().expect("an engine");
+        let engine = &mut engine;
+        let topic = turned(engine, producer.topic("own")).expect("it is made");
+        turned(engine, producer.warm_up(&["own"])).expect("connected");
+        for _ in 0..20 {
+            let delivery = topic.try_send(Record::value(b"x")).expect("room");
+            acked(turned(engine, delivery));
+        }
+        topic.post(Record::value(b"x")).expect("room");
+        turned(engine, producer.flush());
+        turned(engine, producer.purge(Purge::Queued));
+        assert_eq!(producer.stats().total().records_acked, 21);
+    });
+}
+
+/// Who waits for room is told in time that there will be none.
+fn a_turn_does_not_outlast_the_patience_of_others(driver: DriverChoice) {
+    let server = broker();
+    server.with(|broker| {
+        let silence = ringpost_broker::RequestFault::Silence;
+        for _ in 0..100 {
+            let faults = broker.faults();
+            faults.next_request(ringpost_broker::ApiKey::Produce, Some(silence));
+        }
+    });
+    // Nothing else ends a turn.
+    let hours = Duration::from_secs(3600);
+    let builder = builder(&server, driver)
+        .memory(1 << 20)
+        .max_block(Duration::from_millis(50))
+        .request_timeout(hours)
+        .delivery_timeout(2 * hours)
+        .set("health", "off")
+        .expect("a setting");
+    in_time(move || {
+        let (producer, mut engine) = builder.build_embedded().expect("an engine");
+        let topic = turned(&mut engine, producer.topic("own")).expect("it is made");
+        let value = [b'v'; 1000];
+        while topic.post(Record::value(&value)).is_ok() {
+            engine.turn(Duration::ZERO).expect("the kernel works");
+        }
+        let sent = turned(&mut engine, topic.send(Record::value(&value)));
+        assert!(sent.is_err(), "{sent:?}");
+    });
+}
+
+/// The setting `wait` is for shards with a thread of their own.
+fn a_turn_waits_as_it_is_told(driver: DriverChoice) {
+    let server = broker();
+    let (producer, mut engine) = builder(&server, driver)
+        .wait(ringpost::WaitPolicy::Spin)
+        .build_embedded()
+        .expect("an engine");
+    engine
+        .topic(&producer, "own", PATIENCE)
+        .expect("it is made");
+    for _ in 0..100 {
+        engine.turn(Duration::ZERO).expect("the kernel works");
+    }
+    let entries = |producer: &Producer| producer.stats().total().kernel_entries;
+    let before = entries(&producer);
+    for wait_ms in [1, 1, 1, 0] {
+        engine
+            .turn(Duration::from_millis(wait_ms))
+            .expect("the kernel works");
+    }
+    assert!(entries(&producer) >= before + 3, "it slept in the kernel");
+}
+
 for_both_drivers!(
+    a_turn_with_news_does_not_wait,
+    a_turn_does_not_outlast_the_patience_of_others,
+    a_turn_waits_as_it_is_told,
     its_end_reports_what_was_not_sent,
     it_sends_while_it_is_turned,
     other_threads_may_send,
