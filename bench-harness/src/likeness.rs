@@ -34,6 +34,7 @@ pub static ROLES: &[(&str, Role)] = &[
     ("partitions", Role::Workload), // batches per request follow from it
     ("engine", Role::Configuration),
     ("driver", Role::Configuration),
+    ("embedded", Role::Configuration),
     ("wait", Role::Configuration),
     ("shards", Role::Configuration),
     ("record_size", Role::Workload),

@@ -9,7 +9,6 @@
 //! after it closes does not count, whenever it was sent. With a number of records the warm-up is
 //! drained first, so that the window holds exactly these.
 
-use std::cell::OnceCell;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use hdrhistogram::Histogram;
 
 use crate::allocations;
 use crate::broker::BrokerReport;
+use crate::client::embedded::Embedded;
 use crate::client::null::Null;
 use crate::client::ringpost::Ringpost;
 use crate::client::{Client, Counters, Facts, Stages};
@@ -36,7 +36,7 @@ use crate::placement::{self, Placement};
 use crate::plan::{Brokers, Engine, Plan, Rate, RecordSource};
 use crate::progress::Progress;
 use crate::run::Run;
-use crate::sender::Phase;
+use crate::sender::{Phase, Phases};
 use crate::series::{Interval, Series, TICK_NS};
 use crate::tally::{Latencies, Settled, Taken};
 use crate::usage::{Machine, Process};
@@ -225,6 +225,7 @@ pub fn measure(mut plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failur
         Engine::Null => Box::new(
             Null::connect(&plan, &addresses, &corpus, &keyring).map_err(Failure::connection)?,
         ),
+        Engine::Ringpost if plan.embedded => Box::new(Embedded::connect(&plan, &addresses)?),
         Engine::Ringpost => Box::new(Ringpost::connect(&plan, &addresses)?),
     };
     // The client has connected, so the topic is there.
@@ -249,15 +250,17 @@ pub fn measure(mut plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failur
 }
 
 /// Refuses to spin where that takes the application's CPU: what would be measured is the scheduler.
+/// A thread that drives the shard itself takes it from nobody.
 fn check_wait(plan: &Plan, allowed: &[usize], placement: &Placement) -> Result<(), Failure> {
     let client = match placement.client_cpus.len() {
         0 => allowed.len(),
         cpus => cpus,
     };
-    if plan.engine == Engine::Ringpost && plan.wait == "spin" && client < 2 {
+    if plan.engine == Engine::Ringpost && plan.wait == "spin" && !plan.embedded && client < 2 {
         return Err(Failure::config(format!(
             "wait=spin: the client has one CPU ({}), and a shard that spins takes it from the \
-             application's thread; expected `park` or `spin-then-park` here, or more CPUs",
+             application's thread; expected `park` or `spin-then-park` here, more CPUs, or \
+             `--embedded`: then the application's thread drives the shard itself",
             placement::show(&placement.client_cpus)
         )));
     }
@@ -290,12 +293,12 @@ enum Ended {
 struct EndThreads<'a> {
     run: &'a Run,
     client: &'a dyn Client,
-    phase: &'a Phase,
+    phases: &'a Phases,
 }
 
 impl Drop for EndThreads<'_> {
     fn drop(&mut self) {
-        self.phase.stop();
+        self.phases.end();
         self.run.end_collecting();
         self.client.end_collecting();
     }
@@ -316,41 +319,44 @@ impl Conductor<'_> {
     fn run(mut self) -> Measured {
         let (run, client) = (self.run, self.client);
         let by_count = run.plan.records;
-        let now = run.clock.now();
         // With a number of records, the warm-up is a phase of its own.
-        let warming = Phase::new(now, None);
-        let counted = OnceCell::new();
+        let warms_up = by_count.is_none() || !run.plan.warmup.is_zero();
+        let phases = Phases::new(usize::from(warms_up) + usize::from(by_count.is_some()));
         let window = thread::scope(|scope| {
+            let phases = &phases;
             let _end = EndThreads {
                 run,
                 client,
-                phase: &warming,
+                phases,
             };
             for collector in 0..client.collectors() {
                 scope.spawn(move || client.collect(run, collector));
             }
+            let senders = spawn(scope, run, client, phases);
+            self.gather(phases, &senders);
             let mut ended = Ended::Complete;
-            let mut senders = Vec::new();
-            if by_count.is_none() || !run.plan.warmup.is_zero() {
-                senders = spawn(scope, run, client, &warming);
+            let mut warming = None;
+            if warms_up {
+                let now = run.clock.now();
+                let phase = warming.insert(phases.begin(0, Phase::new(now, None)));
+                wake(&senders);
                 ended = self.watch(now + nanos(run.plan.warmup), None, "warm-up");
-            }
-            let mut phase = &warming;
-            if by_count.is_some() {
-                warming.stop();
-                self.drain(&senders);
+                if by_count.is_some() {
+                    phase.stop();
+                    self.drain(phase, &senders);
+                }
             }
             // Before counted records start, or some of them would settle outside the window.
             let start = self.open();
-            if by_count.is_some() && ended == Ended::Complete {
-                phase = counted.get_or_init(|| Phase::new(run.clock.now(), by_count));
-                senders = spawn(scope, run, client, phase);
-            }
-            let _end = EndThreads { run, client, phase };
+            let phase = match warming {
+                Some(warming) if by_count.is_none() || ended != Ended::Complete => warming,
+                _ => phases.begin(usize::from(warms_up), Phase::new(run.clock.now(), by_count)),
+            };
+            wake(&senders);
             let window = self.window(phase, start, ended);
             phase.stop();
             self.progress.note("draining");
-            self.drain(&senders);
+            self.drain(phase, &senders);
             // What is left settles by this; collectors see it, then end.
             client.close(self.patience());
             window
@@ -367,15 +373,22 @@ impl Conductor<'_> {
         }
     }
 
-    /// Waits for senders to end and for all they sent to settle.
-    fn drain(&self, senders: &[ScopedJoinHandle<'_, ()>]) {
-        for sender in senders {
-            sender.thread().unpark();
+    /// Waits until every sender can send, or one has given up.
+    fn gather(&self, phases: &Phases, senders: &[ScopedJoinHandle<'_, ()>]) {
+        let ended = || senders.iter().any(ScopedJoinHandle::is_finished);
+        while phases.ready() < senders.len() && !ended() && !self.interrupt.asked() {
+            thread::park_timeout(Duration::from_millis(1));
         }
+    }
+
+    /// Waits for senders to be through with a phase and for all they sent to settle.
+    fn drain(&self, phase: &Phase, senders: &[ScopedJoinHandle<'_, ()>]) {
+        wake(senders);
         let give_up = self.run.clock.now() + nanos(self.patience());
-        // Senders end within 20 ms, except one that waits for an answer that does not come: closing
+        let ended = || senders.iter().any(ScopedJoinHandle::is_finished);
+        // Senders stop within 20 ms, except one that waits for an answer that does not come: closing
         // the client settles that one.
-        while senders.iter().any(|sender| !sender.is_finished()) && self.run.clock.now() < give_up {
+        while phase.done() < senders.len() && !ended() && self.run.clock.now() < give_up {
             thread::park_timeout(Duration::from_millis(1));
         }
         self.client.flush(self.patience());
@@ -665,11 +678,17 @@ fn spawn<'scope, 'env>(
     scope: &'scope thread::Scope<'scope, 'env>,
     run: &'scope Run,
     client: &'scope dyn Client,
-    phase: &'scope Phase,
+    phases: &'scope Phases,
 ) -> Vec<ScopedJoinHandle<'scope, ()>> {
     (0..run.plan.producers)
-        .map(|sender| scope.spawn(move || client.send(run, phase, sender)))
+        .map(|sender| scope.spawn(move || client.send(run, phases, sender)))
         .collect()
+}
+
+fn wake(senders: &[ScopedJoinHandle<'_, ()>]) {
+    for sender in senders {
+        sender.thread().unpark();
+    }
 }
 
 /// How records settled by now, as the client says itself or as its collectors saw it.

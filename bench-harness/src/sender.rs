@@ -6,11 +6,14 @@
 //! counts from when it was meant to be sent.
 //! *Closed loop* (`rate=max`): a record is meant for the moment the thread gets to it.
 //!
+//! Threads that send are there for the whole run, through all of its phases: a client may live in one
+//! of them, and then works where others sleep.
+//!
 //! The cost per record is kept under 5 ns: the clock is read once in [`STAMP_EVERY`] records, the
 //! stop flag and counters likewise.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::prctl;
@@ -36,6 +39,9 @@ const ROOM_WAIT: Duration = Duration::from_micros(200);
 /// Longest sleep without a look at the stop flag.
 const SLEEP_NS_MAX: u64 = 20_000_000;
 
+/// Longest pause of a sender between two phases: not every client's can be woken for the next one.
+const PHASE_LOOK: Duration = Duration::from_micros(200);
+
 /// One stretch of sending: the warm-up alone, or warm-up and window together.
 #[derive(Debug)]
 pub struct Phase {
@@ -44,6 +50,8 @@ pub struct Phase {
     records: Option<u64>,
     /// When the schedule starts.
     start_ns: u64,
+    /// Senders that are through with it.
+    done: AtomicUsize,
 }
 
 impl Phase {
@@ -53,6 +61,7 @@ impl Phase {
             stop: AtomicBool::new(false),
             records,
             start_ns,
+            done: AtomicUsize::new(0),
         }
     }
 
@@ -64,6 +73,11 @@ impl Phase {
     /// Whether they were asked.
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Senders that are through with it.
+    pub fn done(&self) -> usize {
+        self.done.load(Ordering::Acquire)
     }
 
     /// How many records sender `sender` of `senders` sends at most.
@@ -87,10 +101,95 @@ impl Phase {
     }
 }
 
-/// Sends until the phase stops, the share is used up, or the client is beyond help.
-pub fn send_all(run: &Run, phase: &Phase, sender: usize, sink: &mut impl Sink) {
+/// The phases of a run, in the order they begin. Senders live through all of them.
+#[derive(Debug)]
+pub struct Phases {
+    begun: Vec<OnceLock<Phase>>,
+    /// Senders that can send.
+    ready: AtomicUsize,
+    /// There will be no more.
+    over: AtomicBool,
+}
+
+/// A sender's part in a phase, which ends with it, also in a panic.
+#[derive(Debug)]
+struct Part<'a>(&'a Phase);
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        self.0.done.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Phases {
+    /// So many, none of which has begun.
+    pub fn new(phases: usize) -> Self {
+        Self {
+            begun: (0..phases).map(|_| OnceLock::new()).collect(),
+            ready: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins phase `number`, unless it has begun; the phase.
+    pub fn begin(&self, number: usize, phase: Phase) -> &Phase {
+        self.begun[number].get_or_init(|| phase)
+    }
+
+    /// Stops all of them: senders end.
+    pub fn end(&self) {
+        for phase in self.begun.iter().filter_map(OnceLock::get) {
+            phase.stop();
+        }
+        self.over.store(true, Ordering::Release);
+    }
+
+    /// Senders that can send.
+    pub fn ready(&self) -> usize {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// A sender's life: `send` in each phase once it has begun, `pause` until then. `pause` gets
+    /// the longest time that it may take.
+    pub fn live<S>(
+        &self,
+        mut sender: S,
+        mut pause: impl FnMut(&mut S, Duration),
+        mut send: impl FnMut(&mut S, &Phase),
+    ) {
+        self.ready.fetch_add(1, Ordering::Release);
+        for place in &self.begun {
+            let phase = loop {
+                if let Some(phase) = place.get() {
+                    break phase;
+                }
+                if self.over.load(Ordering::Acquire) {
+                    return;
+                }
+                pause(&mut sender, PHASE_LOOK);
+            };
+            let _part = Part(phase);
+            send(&mut sender, phase);
+        }
+        while !self.over.load(Ordering::Acquire) {
+            pause(&mut sender, Duration::from_nanos(SLEEP_NS_MAX));
+        }
+    }
+}
+
+/// Sends in every phase of the run.
+pub fn send_all(run: &Run, phases: &Phases, sender: usize, sink: &mut impl Sink) {
     // Without this the kernel may wake a sleeper 50 µs late; refused, it just is that.
     let _ = prctl::set_timerslack(1);
+    phases.live(
+        sink,
+        |sink, at_most| sink.pause(at_most),
+        |sink, phase| send_phase(run, phase, sender, *sink),
+    );
+}
+
+/// Sends until the phase stops, the share is used up, or the client is beyond help.
+fn send_phase(run: &Run, phase: &Phase, sender: usize, sink: &mut impl Sink) {
     let sink_waits = sink.waits();
     let mut loop_ = Loop {
         run,
@@ -204,6 +303,7 @@ impl<S: Sink> Loop<'_, S> {
             }
         }
         self.run.senders[self.sender].took(taken, bytes);
+        self.sink.work();
         ended
     }
 
@@ -216,7 +316,7 @@ impl<S: Sink> Loop<'_, S> {
             if self.phase.stopped() {
                 break Err(Stop::Asked);
             }
-            thread::park_timeout(ROOM_WAIT);
+            self.sink.pause(ROOM_WAIT);
             let now = self.run.clock.now();
             match self.sink.send(payload, Stamp::new(intended, now)) {
                 Ok(()) => break Ok(now),
@@ -238,7 +338,7 @@ impl<S: Sink> Loop<'_, S> {
                 return Err(Stop::Asked);
             }
             let left = until.saturating_sub(now).min(SLEEP_NS_MAX);
-            thread::park_timeout(Duration::from_nanos(left));
+            self.sink.pause(Duration::from_nanos(left));
             now = self.run.clock.now();
         }
         Ok(now)

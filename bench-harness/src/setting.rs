@@ -29,6 +29,8 @@ const RECORD_SIZE_MAX: u64 = 1 << 30;
 
 /// Settings that are tables in a scenario, and flags that may be given several times.
 pub const TABLES: [&str; 2] = ["set", "gate"];
+/// Flags that need no value: without one they are `true`.
+pub const SWITCHES: [&str; 1] = ["embedded"];
 /// Slowest embedded broker: clients give up on a request after 30 s.
 const BROKER_DELAY_MAX: Duration = Duration::from_secs(20);
 
@@ -198,9 +200,24 @@ pub static SETTINGS: &[Setting] = &[
         bare: false,
     },
     Setting {
+        name: "embedded",
+        value_name: "BOOL",
+        help: "Whether the application's thread drives the shard itself, between the records it \
+               sends and while it waits; the client has no other thread. For producers=1 and \
+               brokers that advertise addresses, not names",
+        expected: "`true` or `false`; the flag alone is `true`",
+        read: |plan, text| {
+            plan.embedded = truth(text)?;
+            Ok(())
+        },
+        show: |plan| Some(plan.embedded.to_string()),
+        bare: true,
+    },
+    Setting {
         name: "wait",
         value_name: "POLICY",
-        help: "What an idle shard does: sleep, spin for a while first, or only spin",
+        help: "What an idle shard does: sleep, spin for a while first, or only spin. On one CPU only \
+               an embedded one may spin",
         expected: "`park`, `spin-then-park` or `spin`",
         read: |plan, text| {
             plan.wait = one_of(text, &["park", "spin-then-park", "spin"])?;
@@ -384,7 +401,8 @@ pub static SETTINGS: &[Setting] = &[
         name: "delivery",
         value_name: "HOW",
         help: "How the application learns of its acks: a queue that a second thread drains, a \
-               future per record, one awaited record at a time, or not at all (one-way)",
+               future per record, one awaited record at a time, or not at all (one-way); embedded, \
+               the sender drains queue and futures itself",
         expected: "`queue`, `future`, `wait` or `forget`",
         read: |plan, text| {
             plan.delivery = plain(match text {

@@ -7,6 +7,7 @@
 //!     ── sampler ──────────► Client::counters, settled, stages
 //! ```
 
+use std::thread;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -14,10 +15,11 @@ use hdrhistogram::Histogram;
 use crate::exit::Failure;
 use crate::number::count;
 use crate::run::Run;
-use crate::sender::Phase;
+use crate::sender::Phases;
 use crate::stamp::Stamp;
 use crate::tally::Settled;
 
+pub mod embedded;
 pub(crate) mod link;
 pub mod null;
 pub mod ringpost;
@@ -58,6 +60,15 @@ pub trait Sink {
     /// Hands over one record; never blocks, except where blocking is what is measured.
     fn send(&mut self, payload: Payload<'_>, stamp: Stamp) -> Result<(), Refused>;
 
+    /// Called after every few records: a client that lives in this thread does its own work now.
+    #[inline]
+    fn work(&mut self) {}
+
+    /// Passes time, at most `at_most`, until the thread has something to do.
+    fn pause(&mut self, at_most: Duration) {
+        thread::park_timeout(at_most);
+    }
+
     /// Called before the thread sleeps and when it ends: what was held back for others goes now.
     fn hand_over(&mut self) {}
 
@@ -79,8 +90,8 @@ pub trait Client: Sync {
     /// Threads that see acks, and so need a tally: collectors, or senders that wait themselves.
     fn tallies(&self, producers: usize) -> usize;
 
-    /// Body of application thread `sender`: sends until the phase stops.
-    fn send(&self, run: &Run, phase: &Phase, sender: usize);
+    /// Body of application thread `sender`: sends in every phase until the run is over.
+    fn send(&self, run: &Run, phases: &Phases, sender: usize);
 
     /// Body of collector thread `collector`: records acks until [`Run::collecting_ended`].
     fn collect(&self, run: &Run, collector: usize);

@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use ringpost_codec::checksum::BodyDigest;
@@ -30,7 +31,7 @@ use crate::keyring::Keyring;
 use crate::number::{count, index};
 use crate::plan::{Acks, Plan};
 use crate::run::Run;
-use crate::sender::Phase;
+use crate::sender::{Phase, Phases};
 use crate::stamp::Stamp;
 
 /// Classic form, compression of every kind, reasons of refusals: brokers since 2.4 speak it.
@@ -43,7 +44,9 @@ const BATCHES: usize = 16;
 /// Bytes of batches in one request, unless one batch is larger.
 const REQUEST_BYTES: u64 = 1 << 20;
 /// Settings that mean nothing here.
-pub const UNUSED: [&str; 6] = ["driver", "wait", "shards", "linger", "memory", "delivery"];
+pub const UNUSED: [&str; 7] = [
+    "driver", "embedded", "wait", "shards", "linger", "memory", "delivery",
+];
 
 /// One built batch, without its header.
 #[derive(Debug)]
@@ -230,10 +233,16 @@ impl Client for Null {
         producers // each sees its own
     }
 
-    fn send(&self, run: &Run, phase: &Phase, sender: usize) {
-        if let Err(Broken(why)) = self.send_until_stopped(run, phase, sender) {
-            run.fail(Failure::connection(why));
-        }
+    fn send(&self, run: &Run, phases: &Phases, sender: usize) {
+        phases.live(
+            self,
+            |_, at_most| thread::park_timeout(at_most),
+            |_, phase| {
+                if let Err(Broken(why)) = self.send_until_stopped(run, phase, sender) {
+                    run.fail(Failure::connection(why));
+                }
+            },
+        );
     }
 
     fn collect(&self, _run: &Run, _collector: usize) {}

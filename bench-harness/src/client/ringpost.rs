@@ -21,7 +21,7 @@ use crate::exit::Failure;
 use crate::number::count;
 use crate::plan::{Delivery, Plan};
 use crate::run::Run;
-use crate::sender::{Phase, send_all};
+use crate::sender::{Phases, send_all};
 use crate::stamp::Stamp;
 use crate::tally::{Recording, Settled};
 
@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Deliveries handed to a collector at a time.
 const CHUNK: usize = 64;
 /// Deliveries that may wait for a collector, for each sender.
-const DELIVERIES_MAX: u64 = 65_536;
+pub(super) const DELIVERIES_MAX: u64 = 65_536;
 
 /// Settings of the engine that have a flag of their own here: `(engine's name, flag)`.
 const OWN_FLAGS: [(&str, &str); 10] = [
@@ -68,7 +68,7 @@ pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
 }
 
 /// The plan as the engine's configuration.
-fn configure(plan: &Plan, brokers: &[String]) -> Result<Builder, ConfigError> {
+pub(super) fn configure(plan: &Plan, brokers: &[String]) -> Result<Builder, ConfigError> {
     let mut builder = Producer::builder()
         .set("bootstrap", &brokers.join(","))?
         .set("client_id", "ringpost-bench")?
@@ -169,7 +169,7 @@ impl Ringpost {
 
 /// Counts one outcome.
 #[inline]
-fn record(recording: &mut Recording<'_>, stamp: Stamp, outcome: &Outcome) {
+pub(super) fn record(recording: &mut Recording<'_>, stamp: Stamp, outcome: &Outcome) {
     match outcome {
         Outcome::Acked(_) => recording.acked(stamp, 1),
         Outcome::Sent => recording.sent(stamp, 1),
@@ -212,17 +212,17 @@ impl Client for Ringpost {
         }
     }
 
-    fn send(&self, run: &Run, phase: &Phase, sender: usize) {
+    fn send(&self, run: &Run, phases: &Phases, sender: usize) {
         let topic = self.topic.local();
         match self.delivery {
-            Delivery::Queue => send_all(run, phase, sender, &mut Queue(topic)),
-            Delivery::Forget => send_all(run, phase, sender, &mut Post(topic)),
-            Delivery::Wait => send_all(run, phase, sender, &mut Wait { topic, run, sender }),
+            Delivery::Queue => send_all(run, phases, sender, &mut Queue(topic)),
+            Delivery::Forget => send_all(run, phases, sender, &mut Post(topic)),
+            Delivery::Wait => send_all(run, phases, sender, &mut Wait { topic, run, sender }),
             Delivery::Future => {
                 let pipe = &self.pipes[sender];
                 send_all(
                     run,
-                    phase,
+                    phases,
                     sender,
                     &mut Futures {
                         topic,
@@ -249,41 +249,15 @@ impl Client for Ringpost {
     }
 
     fn counters(&self) -> Counters {
-        let total = self.producer.stats().total();
-        Counters {
-            batches: Some(total.batches),
-            requests: Some(total.requests),
-            retries: Some(total.retries),
-            kernel_entries: Some(total.kernel_entries),
-            wakes: Some(total.wakes),
-        }
+        counters(&self.producer)
     }
 
     fn settled(&self) -> Option<Settled> {
-        (self.delivery == Delivery::Forget).then(|| {
-            let ringpost::Settled {
-                acked,
-                sent,
-                not_written,
-                unknown,
-            } = self.producer.settled();
-            Settled {
-                acked,
-                sent,
-                not_written,
-                unknown,
-            }
-        })
+        (self.delivery == Delivery::Forget).then(|| settled(&self.producer))
     }
 
     fn stages(&self) -> Option<Stages> {
-        let stages = self.producer.stats().total().stages;
-        Some(Stages {
-            append_to_seal: stages.append_to_seal,
-            seal_to_wire: stages.seal_to_wire,
-            wire_to_ack: stages.wire_to_ack,
-            append_to_ack: stages.append_to_ack,
-        })
+        Some(stages(&self.producer))
     }
 
     fn flush(&self, deadline: Duration) {
@@ -296,9 +270,48 @@ impl Client for Ringpost {
     }
 }
 
+/// What the engine counted.
+pub(super) fn counters(producer: &Producer) -> Counters {
+    let total = producer.stats().total();
+    Counters {
+        batches: Some(total.batches),
+        requests: Some(total.requests),
+        retries: Some(total.retries),
+        kernel_entries: Some(total.kernel_entries),
+        wakes: Some(total.wakes),
+    }
+}
+
+/// How records settled by the engine's own count.
+pub(super) fn settled(producer: &Producer) -> Settled {
+    let ringpost::Settled {
+        acked,
+        sent,
+        not_written,
+        unknown,
+    } = producer.settled();
+    Settled {
+        acked,
+        sent,
+        not_written,
+        unknown,
+    }
+}
+
+/// The engine's histograms.
+pub(super) fn stages(producer: &Producer) -> Stages {
+    let stages = producer.stats().total().stages;
+    Stages {
+        append_to_seal: stages.append_to_seal,
+        seal_to_wire: stages.seal_to_wire,
+        wire_to_ack: stages.wire_to_ack,
+        append_to_ack: stages.append_to_ack,
+    }
+}
+
 /// The record of a payload.
 #[inline]
-fn record_of<'a>(payload: Payload<'a>) -> Record<'a> {
+pub(super) fn record_of<'a>(payload: Payload<'a>) -> Record<'a> {
     match payload.key {
         Some(key) => Record::keyed(key, payload.value),
         None => Record::value(payload.value),
@@ -306,7 +319,7 @@ fn record_of<'a>(payload: Payload<'a>) -> Record<'a> {
 }
 
 #[inline]
-fn refused(error: TrySendError<'_>) -> Refused {
+pub(super) fn refused(error: TrySendError<'_>) -> Refused {
     match error {
         TrySendError::Full(_) | TrySendError::Avoided(_) => Refused::Full,
         closed @ TrySendError::Closed(_) => {

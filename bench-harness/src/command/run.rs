@@ -10,7 +10,7 @@ use crate::measure::measure;
 use crate::plan::{Format, Plan};
 use crate::report::{document, folder, lock, text};
 use crate::scenario::Draft;
-use crate::setting::{SETTINGS, TABLES};
+use crate::setting::{SETTINGS, SWITCHES, TABLES};
 use crate::threshold;
 
 const EXAMPLES: &str = "\
@@ -66,6 +66,13 @@ pub fn with_settings(command: Command) -> Command {
         }
         if TABLES.contains(&setting.name) {
             arg = arg.action(ArgAction::Append);
+        }
+        if SWITCHES.contains(&setting.name) {
+            // With `=` only: what follows may be a scenario.
+            arg = arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true");
         }
         command = command.arg(arg);
     }

@@ -392,6 +392,27 @@ impl Draft {
                 }
             }
         }
+        if plan.embedded && plan.engine == Engine::Ringpost {
+            let alone = "embedded: the one thread that sends drives the one shard";
+            if plan.producers != 1 {
+                let what = format!("{alone}; expected producers=1, not {}", plan.producers);
+                clashes.push((&["producers", "embedded"], what));
+            }
+            if !["auto", "1"].contains(&plan.shards.as_str()) {
+                let what = format!("{alone}; expected `auto` or 1, not {}", plan.shards);
+                clashes.push((&["shards", "embedded"], what));
+            }
+            if plan.wait == "spin-then-park" {
+                let what = "embedded: it is the application that waits, and it either sleeps in a \
+                            turn or never does; expected `park` or `spin`";
+                clashes.push((&["wait", "embedded"], what.into()));
+            }
+            if plan.set.iter().any(|(name, _)| name == "pin") {
+                let what = "embedded: the engine has no thread to pin; the application's runs where \
+                            this program does (taskset)";
+                clashes.push((&["set", "embedded"], what.into()));
+            }
+        }
         if !plan.broker_delay.is_zero() && plan.brokers != Brokers::Embedded {
             let what = "only the embedded broker can be made slow";
             clashes.push((&["broker_delay"], what.into()));

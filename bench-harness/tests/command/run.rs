@@ -392,6 +392,120 @@ fn each_delivery_settles_every_record() {
     }
 }
 
+/// The application's thread drives the shard; it alone sends and sees acks.
+#[test]
+fn embedded_each_delivery_settles_every_record() {
+    for (delivery, wait, records) in [
+        ("forget", "park", 20_000),
+        ("queue", "spin", 20_000),
+        ("future", "park", 20_000),
+        ("wait", "park", 100),
+        ("wait", "spin", 100),
+    ] {
+        let what = format!("{delivery}, {wait}");
+        let output = run(&[
+            "run",
+            "--embedded",
+            "--record-size",
+            "100B",
+            "--delivery",
+            delivery,
+            "--wait",
+            wait,
+            "--records",
+            &records.to_string(),
+            "--warmup",
+            "50ms",
+            "--format",
+            "json",
+        ]);
+        assert_eq!(code(&output), Some(0), "{what}: {}", text(&output.stderr));
+        let document = document(&output);
+        assert_eq!(document["config"]["embedded"], Value::Bool(true), "{what}");
+        assert_eq!(document["acked_records"], records, "{what}");
+        assert_eq!(
+            document["verified"]["records"], document["run"]["taken_records"],
+            "{what}"
+        );
+        assert_eq!(number(&document, "/verified/lost"), 0.0, "{what}");
+        assert!(number(&document, "/latency_us/service/p50") > 0.0, "{what}");
+        let shards = document["shards"].to_string();
+        assert!(shards.contains("application's thread"), "{what}: {shards}");
+    }
+}
+
+#[test]
+fn embedded_an_open_loop_keeps_its_rate_and_the_report_says_who_drives() {
+    let output = run(&[
+        "run",
+        "--embedded",
+        "--rate",
+        "4k",
+        "--warmup",
+        "100ms",
+        "--duration",
+        "500ms",
+    ]);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let report = text(&output.stdout);
+    for said in ["driven by the application's thread", "embedded=true"] {
+        assert!(report.contains(said), "{said} is not in\n{report}");
+    }
+}
+
+#[test]
+fn what_embedded_cannot_do_is_refused_with_the_reason() {
+    for (arguments, said) in [
+        (
+            ["--producers", "2"],
+            "--producers: embedded: the one thread",
+        ),
+        (["--shards", "2"], "--shards: embedded: the one thread"),
+        (["--wait", "spin-then-park"], "expected `park` or `spin`"),
+        (["--set", "pin=false"], "no thread to pin"),
+        (["--engine", "null"], "--embedded: engine=null"),
+        (["--embedded=maybe", "--verify=true"], "`true` or `false`"),
+    ] {
+        let output = run(&[&["run", "--embedded"], &arguments[..]].concat());
+        let told = text(&output.stderr);
+        assert_eq!(code(&output), Some(2), "{arguments:?}: {told}");
+        assert!(told.contains(said), "{said}\nis not in\n{told}");
+    }
+}
+
+/// The broker's address as it is printed, once it listens.
+fn listening(broker: &mut Running) -> String {
+    let mut line = String::new();
+    let stdout = broker.0.stdout.as_mut().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("text");
+    line.strip_prefix("listening=")
+        .and_then(|rest| rest.split_whitespace().next())
+        .unwrap_or_else(|| panic!("`{line}`"))
+        .to_owned()
+}
+
+/// Names that the user gives are looked up before the run; those that brokers give cannot be.
+#[test]
+fn embedded_takes_names_from_the_user_but_not_from_the_cluster() {
+    let short = ["--topic", "t", "--records", "100", "--warmup", "0s"];
+    let mut broker = Running::start(&["broker", "--listen", "127.0.0.1:0"]);
+    let named = listening(&mut broker).replace("127.0.0.1", "localhost");
+    let output = run(&[&["run", "--embedded", "--brokers", &named], &short[..]].concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+
+    let listen = ["broker", "--listen", "127.0.0.1:0"];
+    let advertise = ["--advertise", "localhost:9092"];
+    let mut broker = Running::start(&[&listen[..], &advertise].concat());
+    let address = listening(&mut broker);
+    let output = run(&[&["run", "--embedded", "--brokers", &address], &short[..]].concat());
+    let told = text(&output.stderr);
+    assert_eq!(code(&output), Some(2), "{told}");
+    assert!(
+        told.contains("localhost:9092") && told.contains("advertised.listeners"),
+        "{told}"
+    );
+}
+
 #[test]
 fn an_open_loop_offers_what_its_rate_says() {
     for arrival in ["fixed", "poisson", "burst:50"] {
