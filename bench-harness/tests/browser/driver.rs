@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 /// Keys as WebDriver names them.
 pub(crate) const TAB: char = '\u{e004}';
 pub(crate) const ENTER: char = '\u{e007}';
+pub(crate) const DOWN: char = '\u{e015}';
 pub(crate) const RIGHT: char = '\u{e014}';
 pub(crate) const END: char = '\u{e010}';
 pub(crate) const HOME: char = '\u{e011}';

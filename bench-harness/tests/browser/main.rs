@@ -6,7 +6,7 @@
 mod driver;
 mod pages;
 
-use driver::{Browser, END, ENTER, RIGHT, SPACE};
+use driver::{Browser, DOWN, END, ENTER, RIGHT, SPACE};
 use pages::{MANY, PAGES, TIMED, data};
 use serde_json::{Value, json};
 
@@ -233,6 +233,14 @@ fn light_and_dark_are_two_looks_and_both_can_be_read() {
                 "{prefers} {chosen}: {text:?} on {card:?}"
             );
         }
+        for ground in tints(&browser) {
+            for text in [ink, quiet] {
+                assert!(
+                    contrast(text, ground) >= 4.5,
+                    "{prefers} {chosen}: {text:?} on {ground:?}"
+                );
+            }
+        }
         for line in &look[3..] {
             assert!(
                 contrast(*line, card) >= 3.0,
@@ -261,15 +269,26 @@ fn look(browser: &Browser) -> Vec<[f64; 3]> {
          return [style('section').backgroundColor, style('section p').color, style('.quiet').color, \
          ...named]; })()",
     );
-    let parse = |colour: &String| {
-        let inner = colour.trim_start_matches("rgb(").trim_end_matches(')');
-        let parts: Vec<f64> = inner
-            .split(',')
-            .filter_map(|part| part.trim().parse().ok())
-            .collect();
-        <[f64; 3]>::try_from(parts).unwrap_or_else(|_| panic!("{colour}"))
-    };
-    colours.iter().map(parse).collect()
+    colours.iter().map(|colour| rgb(colour)).collect()
+}
+
+/// What better and worse figures are written on, in RGB.
+fn tints(browser: &Browser) -> Vec<[f64; 3]> {
+    let colours = browser.texts(
+        "['better', 'worse'].map((name) => { const probe = document.createElement('i'); \
+         probe.style.color = `var(--${name})`; document.body.append(probe); \
+         const found = getComputedStyle(probe).color; probe.remove(); return found; })",
+    );
+    colours.iter().map(|colour| rgb(colour)).collect()
+}
+
+fn rgb(colour: &str) -> [f64; 3] {
+    let inner = colour.trim_start_matches("rgb(").trim_end_matches(')');
+    let parts: Vec<f64> = inner
+        .split(',')
+        .filter_map(|part| part.trim().parse().ok())
+        .collect();
+    <[f64; 3]>::try_from(parts).unwrap_or_else(|_| panic!("{colour}"))
 }
 
 /// [WCAG's contrast](https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio): 4.5 for text, 3 for lines.
@@ -366,6 +385,152 @@ fn a_grid_of_two_settings_is_a_map_in_their_order() {
         "{times:?}"
     );
     browser.screenshot("sweep-dark");
+    browser.is_quiet();
+}
+
+/// A row of the page's data, a value a run.
+fn values(rows: &Value, key: &str) -> Vec<Option<f64>> {
+    let rows = rows.as_array().expect("rows").iter();
+    let row = rows.filter(|row| row["key"] == key).last().expect(key);
+    let values = row["values"].as_array().expect("values").iter();
+    values.map(Value::as_f64).collect()
+}
+
+/// The ratios of the table of differences, a row a run; `NaN` where there is none.
+fn ratios(browser: &Browser, column: &str) -> Vec<(String, f64)> {
+    let heads = "[...document.querySelectorAll('#difference thead th')].map((head) => \
+                 head.firstChild?.textContent ?? '')";
+    let place = browser.texts(heads).iter().position(|head| head == column);
+    let place = place.unwrap_or_else(|| panic!("no column {column}"));
+    let cells = browser.texts(&format!(
+        "[...document.querySelectorAll('#difference tbody tr')].map((row) => \
+         `${{row.dataset.run}} ${{row.children[{place}].querySelector('.ratio')?.textContent}}`)"
+    ));
+    let parse = |cell: &String| {
+        let (run, ratio) = cell.split_once(' ').expect("two words");
+        let ratio = ratio.trim_start_matches("×\u{2009}");
+        (run.to_owned(), ratio.parse().unwrap_or(f64::NAN))
+    };
+    cells.iter().map(parse).collect()
+}
+
+#[test]
+fn runs_are_compared_with_one_that_mouse_and_keyboard_choose() {
+    let browser = Browser::open(&PAGES.many, WIDE, "light");
+    let figures = &data(&PAGES.many)["figures"];
+    let as_expected = |reference: usize| {
+        for (column, key, known) in [
+            ("records/s", "records_per_s", 4),
+            ("CPU per record", "cpu_us_per_record", 4),
+            ("p50", "latency_us.response.p50", 3),
+            ("p99", "latency_us.response.p99", 3),
+            ("p99.9", "latency_us.response.p99_9", 3),
+            ("slowest", "latency_us.response.max", 3),
+        ] {
+            let values = values(figures, key);
+            let shown = ratios(&browser, column);
+            assert_eq!(
+                shown[0].0,
+                reference.to_string(),
+                "the reference comes first"
+            );
+            assert_eq!(shown.len(), MANY.len());
+            let mut compared = 0;
+            for (run, ratio) in shown {
+                let value = values[run.parse::<usize>().expect("a number")];
+                let (Some(value), Some(base)) = (value, values[reference]) else {
+                    assert!(ratio.is_nan(), "{column} of {run}: {ratio}");
+                    continue;
+                };
+                let expected = value / base;
+                assert!(
+                    (ratio / expected - 1.0).abs() < 0.06,
+                    "{column} of {run}: {ratio} is not {expected}"
+                );
+                compared += 1;
+            }
+            assert_eq!(compared, known, "{column}");
+        }
+    };
+    as_expected(0);
+    browser.tab_to("#difference select");
+    browser.press(DOWN);
+    as_expected(1);
+    browser.click("#difference option[value='2']");
+    as_expected(2);
+    let named = browser.text("document.querySelector('#difference div > p').textContent");
+    assert!(named.contains(MANY[2]), "{named}");
+
+    // What is taken out of the pictures is not compared either; the reference stays.
+    for run in [2, 3] {
+        browser.click(&format!("#legend [data-run='{run}']"));
+    }
+    let rows = ratios(&browser, "records/s");
+    let rows: Vec<&str> = rows.iter().map(|(run, _)| run.as_str()).collect();
+    assert_eq!(rows, ["2", "0", "1"]);
+    browser.click("[data-latency='service']");
+    let service = values(figures, "latency_us.service.p50");
+    let (_, ratio) = ratios(&browser, "p50")[1].clone();
+    let expected = service[0].expect("timed") / service[2].expect("timed");
+    assert!((ratio / expected - 1.0).abs() < 0.06, "{ratio} {expected}");
+    browser.is_quiet();
+}
+
+#[test]
+fn what_differs_between_runs_is_said_and_tabled() {
+    let browser = Browser::open(&PAGES.many, WIDE, "light");
+    let data = data(&PAGES.many);
+    for (section, rows) in [("settings", "settings"), ("environment", "environment")] {
+        let known: Vec<Vec<&Value>> = data[rows]
+            .as_array()
+            .expect("rows")
+            .iter()
+            .map(|row| row["values"].as_array().expect("values").iter().collect())
+            .filter(|values: &Vec<&Value>| values.iter().any(|value| !value.is_null()))
+            .collect();
+        let same = |values: &&Vec<&Value>| values.iter().all(|value| *value == values[0]);
+        let (same, all) = (known.iter().filter(same).count(), known.len());
+        let differ = all - same;
+        assert!(differ > 0 && same > 0, "{section}: {differ} of {all}");
+        let text = browser.text(&format!(
+            "document.querySelector('#{section}')?.textContent ?? 'nothing there'"
+        ));
+        for said in [
+            format!("{differ} of {all} differ."),
+            format!("The same in all runs: {same}"),
+        ] {
+            assert!(text.contains(&said), "{said} is not in {text}");
+        }
+        let row = format!("#{section} table.compared tbody tr");
+        assert_eq!(
+            count(&browser, &row),
+            f64::from(u32::try_from(differ).expect("few"))
+        );
+        assert_eq!(
+            count(&browser, &format!("#{section} table.compared thead th")),
+            5.0
+        );
+    }
+    let row = browser.texts(
+        "[...document.querySelectorAll('#settings tbody tr')].filter((row) => \
+         row.firstChild.textContent === 'compression').flatMap((row) => [...row.children])\
+         .map((cell) => (cell.querySelector('mark') ? '!' : '') + cell.textContent)",
+    );
+    assert_eq!(row, ["compression", "none", "!lz4", "none", "none"]);
+    browser.is_quiet();
+}
+
+#[test]
+fn twenty_runs_fit_a_telephone() {
+    let browser = Browser::open(&PAGES.twenty, PHONE, "light");
+    assert_eq!(count(&browser, "#legend button"), 20.0);
+    assert_eq!(count(&browser, "#percentiles path.line"), 20.0);
+    assert_eq!(count(&browser, "#difference tbody tr"), 20.0);
+    fits(&browser);
+    browser.screenshot("twenty-400");
+    browser.prefers("dark");
+    browser.width(WIDE);
+    browser.screenshot("twenty-dark");
     browser.is_quiet();
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Pages {
     pub(crate) untimed: PathBuf,
     /// Of a grid of two settings.
     pub(crate) sweep: PathBuf,
+    /// Of twenty runs with long names.
+    pub(crate) twenty: PathBuf,
 }
 
 /// Made when first asked for.
@@ -53,6 +55,10 @@ fn make() -> Pages {
             measure(&cell, "5k", "1k", &settings);
         }
     }
+    let many_more = folder.join("twenty");
+    for number in 1..=20 {
+        copy(&many[0], &many_more, number);
+    }
     let page = |name: &str, shown: &[&Path]| {
         let path = folder.join(format!("{name} ü.html"));
         let mut command = bench(&["report", "-o"]);
@@ -66,6 +72,7 @@ fn make() -> Pages {
         one: page("one", &shown[..1]),
         untimed: page("untimed", &shown[3..]),
         sweep: page("sweep", &[&cells]),
+        twenty: page("twenty", &[&many_more]),
     }
 }
 
@@ -84,6 +91,22 @@ fn measure(out: &Path, rate: &str, records: &str, settings: &[&str]) {
         .args(settings);
     command.arg("--out").arg(out);
     end(command);
+}
+
+/// The results in `from` once more in a folder of `into`, as if with another linger.
+fn copy(from: &Path, into: &Path, number: u32) {
+    let name = format!("compression=none,record_size=100B,partitions=1000,linger={number:02}ms");
+    let to = into.join(name);
+    std::fs::create_dir_all(&to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("results") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("copied");
+    }
+    let path = to.join("run.json");
+    let text = std::fs::read_to_string(&path).expect("the run");
+    let mut run: Value = serde_json::from_str(&text).expect("JSON");
+    run["config"]["linger"] = format!("{number}ms").into();
+    std::fs::write(path, run.to_string()).expect("written");
 }
 
 fn bench(arguments: &[&str]) -> Command {

@@ -36,6 +36,7 @@ const SCRIPT: &str = concat!(
     include_str!("script/bars.js"),
     include_str!("script/sweep.js"),
     include_str!("script/tables.js"),
+    include_str!("script/difference.js"),
     include_str!("script/start.js"),
     "})();\n",
 );

@@ -42,6 +42,7 @@ startLegend();
 onChange(drawAllPlots);
 onChange(drawCpu);
 startSweep();
+startDifference();
 compared(byId('settings'), data.settings, 'settings');
 compared(byId('environment'), data.environment, 'surroundings');
 startFigures();

@@ -17,8 +17,11 @@ function scaled(value, units) {
 const duration = (ns) => scaled(ns, [[1e9, 's'], [1e6, 'ms'], [1e3, 'µs'], [1, 'ns']]);
 const amount = (value) => scaled(value, [[1e9, 'G'], [1e6, 'M'], [1e3, 'k'], [1, '']]);
 const rate = (perSecond) => (perSecond === 0 ? '0' : amount(perSecond) + '/s');
+const bytes = (value) => scaled(value, [[2 ** 30, 'GiB'], [2 ** 20, 'MiB'], [2 ** 10, 'KiB'], [1, 'B']]);
 const seconds = (s) => figures(s) + '\u2009s';
 const micros = (us) => duration(us * 1e3);
+// A ratio to the percent.
+const times = (ratio) => '×\u2009' + (ratio >= 9.995 ? figures(ratio) : ratio >= 0.0995 ? ratio.toFixed(2) : ratio.toPrecision(2));
 const percent = (share) => figures(share * 100) + '\u2009%';
 
 // 1/(1−p) as a percentile: as many nines as it takes.
