@@ -388,6 +388,23 @@ fn a_grid_of_two_settings_is_a_map_in_their_order() {
     browser.is_quiet();
 }
 
+#[test]
+fn the_map_shows_another_figure_by_keyboard() {
+    let browser = Browser::open(&PAGES.sweep, WIDE, "light");
+    let caption = || browser.text("document.querySelector('#sweep caption').textContent");
+    assert!(caption().starts_with("records/s"), "{}", caption());
+    browser.tab_to("#sweep select");
+    for figure in ["CPU per record", "latency p50", "latency p99"] {
+        browser.press(DOWN);
+        assert!(
+            caption().starts_with(figure),
+            "{} is not {figure}: the keys do not reach the list",
+            caption()
+        );
+    }
+    browser.is_quiet();
+}
+
 /// A row of the page's data, a value a run.
 fn values(rows: &Value, key: &str) -> Vec<Option<f64>> {
     let rows = rows.as_array().expect("rows").iter();

@@ -55,7 +55,14 @@ function startSweep() {
   const picture = html('div', {});
   const pick = (name, options, at, change) => {
     const select = html('select', {}, ...options.map((option, place) => html('option', { value: place, selected: place === at }, option)));
-    select.addEventListener('change', () => { change(Number(select.value)); build(); draw(); });
+    select.dataset.pick = name;
+    select.addEventListener('change', () => {
+      change(Number(select.value));
+      build();
+      draw();
+      // The new one in its place, so that arrow keys go on where they were.
+      [...controls.querySelectorAll('select')].find((other) => other.dataset.pick === name)?.focus();
+    });
     return html('label', {}, `${name} `, select);
   };
   const controls = html('div', { class: 'controls' });
