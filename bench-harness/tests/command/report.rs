@@ -66,6 +66,29 @@ fn a_page_of_runs_and_of_folders_of_runs() {
 }
 
 #[test]
+fn twenty_real_runs_are_a_page_below_a_megabyte() {
+    let folder = Folder::new("report-twenty");
+    let (first, page) = (folder.path("first"), folder.path("page.html"));
+    // The engine itself tells most, and an open loop spreads latencies widest.
+    let settings = ["--rate", "20k", "--arrival", "poisson", "--warmup", "200ms"];
+    let arguments = [&["run", "--out", &first, "--duration", "2s"], &settings[..]].concat();
+    let measured = run(&arguments);
+    assert_eq!(code(&measured), Some(0), "{}", text(&measured.stderr));
+    for number in 1..=20 {
+        copy(
+            &first,
+            &folder.path(&format!("runs/linger=5ms,rate={number}k")),
+        );
+    }
+    let output = run(&["report", &folder.path("runs"), "-o", &page]);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.starts_with(&format!("{page}: 20 runs, ")), "{said}");
+    let bytes = fs::metadata(&page).expect("the page").len();
+    assert!(bytes < 1_000_000, "{bytes} bytes");
+}
+
+#[test]
 fn what_holds_no_results_is_refused_and_nothing_written() {
     let folder = Folder::new("report-none");
     let page = folder.path("page.html");
