@@ -346,8 +346,7 @@ mod tests {
 
     #[test]
     fn equal_things_are_within_noise_in_95_of_100_comparisons() {
-        for (comparisons, rounds, noise, timed) in [(1_000, 10, 0.03, false), (150, 6, 0.02, true)]
-        {
+        for (comparisons, rounds, noise, timed) in [(1_000, 10, 0.03, true), (150, 6, 0.02, true)] {
             let found = outcomes(comparisons, (Unit::Rounds, rounds), noise, SAME, timed);
             let within: Vec<f64> = found.iter().map(|(_, [_, within, _])| *within).collect();
             let (all, figures) = within.split_last().expect("the verdict over all");
