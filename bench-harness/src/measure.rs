@@ -34,7 +34,7 @@ use crate::log_end::{LogGrowth, log_end};
 use crate::number::float;
 use crate::placement::{self, Placement};
 use crate::plan::{Brokers, Engine, Plan, Rate, RecordSource};
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::run::Run;
 use crate::sender::{Phase, Phases};
 use crate::series::{Interval, Series, TICK_NS};
@@ -437,14 +437,24 @@ impl Conductor<'_> {
     }
 
     /// Samples until `until_ns`, or until all of the counted records have settled.
-    fn watch(&mut self, until_ns: u64, mut series: Option<&mut Series>, what: &str) -> Ended {
+    fn watch(
+        &mut self,
+        until_ns: u64,
+        mut series: Option<&mut Series>,
+        what: &'static str,
+    ) -> Ended {
         let (run, client) = (self.run, self.client);
         let started = run.clock.now();
-        let goal = series.as_ref().and_then(|series| {
-            run.plan
-                .records
-                .map(|records| series.start_settled.total() + records)
+        let counted = series.as_ref().and_then(|series| {
+            let start = series.start_settled.total();
+            Some((start, start + run.plan.records?))
         });
+        let part = Part {
+            what,
+            start_ns: started,
+            until_ns,
+            records: counted,
+        };
         let mut next = started + TICK_NS;
         loop {
             let now = run.clock.now();
@@ -455,15 +465,18 @@ impl Conductor<'_> {
                 return Ended::Failed;
             }
             let settled = settled(client, run);
-            if goal.is_some_and(|goal| settled.total() >= goal) || now >= until_ns {
+            if counted.is_some_and(|(_, goal)| settled.total() >= goal) || now >= until_ns {
                 return Ended::Complete;
             }
             if now >= next {
                 if let Some(series) = &mut series {
                     series.tick(run, client, now, settled.good(), false);
                 }
-                self.progress
-                    .tick(what, now - started, until_ns - started, now, settled.good());
+                let of = match counted {
+                    Some(_) => settled.total(),
+                    None => settled.good(),
+                };
+                self.progress.tick(&part, now, of);
                 // Late ticks do not shift the grid.
                 next += (now - next + TICK_NS) / TICK_NS * TICK_NS;
             }

@@ -5,19 +5,65 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::number::{float, milli, ratio};
+use crate::number::{float, milli, ratio, whole};
 use crate::plan::Plan;
-use crate::units::show_rate;
+use crate::units::{show_count, show_rate};
 
 const DRAW_NS: u64 = 200_000_000;
 const PLAIN_NS: u64 = 1_000_000_000;
+/// Steps of the bar.
+const BAR: u64 = 1_000;
+
+/// A part of a run: the warm-up, or the window.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Its name in the line.
+    pub what: &'static str,
+    /// When it began.
+    pub start_ns: u64,
+    /// When it ends at the latest.
+    pub until_ns: u64,
+    /// With a number of records: how many had settled at its start, and how many will have at its end.
+    pub records: Option<(u64, u64)>,
+}
+
+impl Part {
+    /// How far it is, 0 to 1.
+    fn share(&self, now_ns: u64, records: u64) -> f64 {
+        let (done, all) = match self.records {
+            Some((start, end)) => (records.saturating_sub(start), end.saturating_sub(start)),
+            None => (
+                now_ns.saturating_sub(self.start_ns),
+                self.until_ns.saturating_sub(self.start_ns),
+            ),
+        };
+        ratio(float(done), float(all)).clamp(0.0, 1.0)
+    }
+
+    /// What the line says of it: passed, planned, left. How long a number of records will yet take is
+    /// told by how long those before them took.
+    fn times(&self, now_ns: u64, records: u64) -> String {
+        let passed = float(now_ns.saturating_sub(self.start_ns)) / 1e9;
+        let Some((start, end)) = self.records else {
+            let whole = float(self.until_ns.saturating_sub(self.start_ns)) / 1e9;
+            let left = (whole - passed).max(0.0);
+            return format!("{passed:.1} of {:.1} s, {left:.1} s left", milli(whole));
+        };
+        let goal = show_count(end.saturating_sub(start));
+        let share = self.share(now_ns, records);
+        let left = match share > 0.0 {
+            true => format!(", about {:.1} s left", passed / share - passed),
+            false => String::new(),
+        };
+        format!("{passed:.1} s of {goal} records{left}")
+    }
+}
 
 /// The live line.
 pub struct Progress {
     bar: Option<ProgressBar>,
     drawn_ns: u64,
     drawn_records: u64,
-    goal: String,
 }
 
 impl Progress {
@@ -25,26 +71,21 @@ impl Progress {
     pub fn new(plan: &Plan) -> Self {
         eprintln!("{plan}");
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(1_000), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(Some(BAR), ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
                 bar.set_style(style);
             }
             bar
         });
-        let goal = plan
-            .records
-            .map(|_| format!(" of {}", plan.length()))
-            .unwrap_or_default();
         Self {
             bar,
             drawn_ns: 0,
             drawn_records: 0,
-            goal,
         }
     }
 
-    /// `passed_ns` of `whole_ns` of a stretch are over; `records` settled by `now_ns`.
-    pub fn tick(&mut self, what: &str, passed_ns: u64, whole_ns: u64, now_ns: u64, records: u64) {
+    /// It is `now_ns`, and `records` have settled.
+    pub fn tick(&mut self, part: &Part, now_ns: u64, records: u64) {
         let every = if self.bar.is_some() {
             DRAW_NS
         } else {
@@ -58,16 +99,11 @@ impl Progress {
             float(records.saturating_sub(self.drawn_records)) * 1e9,
             float(since),
         );
-        let (passed, whole) = (float(passed_ns) / 1e9, float(whole_ns) / 1e9);
-        let time = if self.goal.is_empty() {
-            format!("{passed:.1} of {:.1} s", milli(whole))
-        } else {
-            format!("{passed:.1} s{}", self.goal)
-        };
-        let line = format!("{what} {time}, {} records/s", show_rate(rate));
+        let (what, times) = (part.what, part.times(now_ns, records));
+        let line = format!("{what} {times}, {} records/s", show_rate(rate));
         match &self.bar {
             Some(bar) => {
-                bar.set_position(passed_ns * 1_000 / whole_ns.max(1));
+                bar.set_position(whole(part.share(now_ns, records) * float(BAR)));
                 bar.set_message(line);
             }
             None => eprintln!("{line}"),
@@ -88,5 +124,33 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+
+    #[test]
+    fn the_time_left_is_told_by_the_plan_or_by_the_records_so_far() {
+        let window = Part {
+            what: "measuring",
+            start_ns: 5 * S,
+            until_ns: 15 * S,
+            records: None,
+        };
+        assert_eq!(window.times(8 * S, 7), "3.0 of 10.0 s, 7.0 s left");
+        assert_eq!(window.times(16 * S, 7), "11.0 of 10.0 s, 0.0 s left");
+        let counted = Part {
+            until_ns: 50_000 * S,
+            records: Some((1_000, 51_000)),
+            ..window
+        };
+        assert_eq!(counted.times(8 * S, 1_000), "3.0 s of 50 000 records");
+        let (told, share) = (counted.times(8 * S, 11_000), counted.share(8 * S, 11_000));
+        assert_eq!(told, "3.0 s of 50 000 records, about 12.0 s left");
+        assert!((share - 0.2).abs() < 1e-9, "{share}");
     }
 }

@@ -1,20 +1,21 @@
 //! `run`, `broker` and `init`.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::Path;
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringpost_bench::recorded::Recorded;
 use ringpost_bench::threshold::Figure;
 use serde_json::Value;
 
-use crate::support::{Folder, Running, SHORT, code, document, is_gone, number, run, text};
+use crate::support::{Folder, Running, SHORT, bench, code, document, is_gone, number, run, text};
 
 #[test]
 fn a_run_prints_one_document_with_every_field() {
@@ -149,7 +150,58 @@ fn the_text_report_shows_figures_pictures_and_placement() {
     ] {
         assert!(report.contains(said), "{said} is not in\n{report}");
     }
-    assert!(text(&output.stderr).contains("measuring"), "the live line");
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("measuring ") && said.contains(" s left, "),
+        "{said}"
+    );
+    assert!(
+        !said.contains(['\u{1b}', '\r']),
+        "plain lines where no terminal is: {said:?}"
+    );
+}
+
+/// People watch a run whose document goes into a file: neither gets what is the other's.
+#[test]
+fn a_terminal_gets_the_live_line_and_stdout_the_document() {
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: 120,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let terminal = openpty(&size, None).expect("a terminal");
+    let arguments = [&["run", "--format", "json"], &SHORT[..]].concat();
+    let mut command = bench(&arguments);
+    command.env("TERM", "xterm").stderr(terminal.slave);
+    let running = Running(command.spawn().expect("the program starts"));
+    // With it goes this side's copy of the terminal: reading ends when the program does.
+    drop(command);
+    let watching = std::thread::spawn(move || {
+        let (mut seen, mut screen) = (Vec::new(), fs::File::from(terminal.master));
+        // Linux tells a terminal without any user left by an error.
+        let ended = screen.read_to_end(&mut seen).expect_err("its end");
+        assert_eq!(ended.raw_os_error(), Some(nix::libc::EIO));
+        text(&seen)
+    });
+    let output = running.wait();
+    let seen = watching.join().expect("watched");
+    assert_eq!(code(&output), Some(0), "{seen}");
+    document(&output);
+    assert!(
+        !output.stdout.contains(&b'\x1b'),
+        "{}",
+        text(&output.stdout)
+    );
+    assert!(
+        seen.contains("measuring ") && seen.contains(" s left, "),
+        "{seen:?}"
+    );
+    assert!(
+        seen.contains("\u{1b}[2K") || seen.contains("\r"),
+        "a line that changes: {seen:?}"
+    );
+    assert!(!seen.contains("\"schema\""), "{seen}");
 }
 
 #[test]
