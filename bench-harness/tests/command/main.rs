@@ -4,6 +4,7 @@
 mod compare;
 mod doctor;
 mod gate;
+mod keys;
 mod merge;
 mod report;
 mod run;
