@@ -595,7 +595,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(ProptestConfig::with_cases(100))]
 
         /// The histogram of the merge is the histogram of the concatenation, as a whole and as the
         /// sum of its intervals; counts, CPU and the series add up to the same.
