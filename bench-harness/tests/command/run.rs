@@ -275,6 +275,26 @@ fn a_results_folder_holds_the_run_and_its_histograms() {
         .sum();
     assert_eq!(by_interval, read.document.acked_records);
     assert!(read.response.started.is_some());
+    for (log, figures) in [
+        (&read.response, "response_us"),
+        (&read.service, "service_us"),
+        (&read.throughput, "throughput"),
+    ] {
+        let known = intervals.iter().filter(|one| !one[figures].is_null());
+        let expected: Vec<[f64; 2]> = known
+            .map(|one| ["/start_s", "/length_s"].map(|field| number(one, field)))
+            .collect();
+        assert_eq!(log.intervals.len(), expected.len(), "{figures}");
+        for (interval, expected) in log.intervals.iter().zip(expected) {
+            for (time, expected) in [interval.start, interval.length].iter().zip(expected) {
+                let off = (time.as_secs_f64() - expected).abs();
+                assert!(
+                    off < 0.002,
+                    "{figures}: {interval:?} is not at {expected} s"
+                );
+            }
+        }
+    }
     assert_eq!(
         serde_json::to_value(&read.document).expect("JSON"),
         printed,

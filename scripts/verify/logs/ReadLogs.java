@@ -13,6 +13,8 @@ import org.HdrHistogram.HistogramLogReader;
  * <p>One program reads what another one wrote: a log that only its writer understands is no log.
  */
 public final class ReadLogs {
+    /** Logs have milliseconds, and are read back through floating point. */
+    private static final double TIME_SLACK_S = 0.002;
     /** Ranks are computed in floating point: either neighbour of a rank that is a whole number is right. */
     private static final double RANK_SLACK_PERCENT = 1e-6;
 
@@ -42,7 +44,7 @@ public final class ReadLogs {
 
     /** Times in ns; the document has µs with three decimals. */
     private void latency(String name) throws IOException {
-        Histogram total = total(name + ".hlog");
+        Histogram total = total(name + ".hlog", name + "_us");
         JsonNode figures = run.path("latency_us").path(name);
         long records = run.path("acked_records").asLong() + run.path("sent_records").asLong();
         same(name, "count", records, total.getTotalCount(), total.getTotalCount());
@@ -57,7 +59,7 @@ public final class ReadLogs {
 
     /** Records per second; a value for every 10 ms of every part. */
     private void throughput() throws IOException {
-        Histogram total = total("throughput.hlog");
+        Histogram total = total("throughput.hlog", "throughput");
         JsonNode figures = run.path("throughput");
         for (int percent : new int[] {1, 10, 50, 90, 99}) {
             percentile("throughput", total, figures, "p" + percent, percent, 1);
@@ -73,16 +75,28 @@ public final class ReadLogs {
         told("throughput", total);
     }
 
-    private Histogram total(String name) throws IOException {
+    /** All intervals of a log, each of which lies where run.json has it; those without a value are not in the log. */
+    private Histogram total(String name, String figures) throws IOException {
         Histogram total = null;
         int intervals = 0;
+        List<JsonNode> expected = new ArrayList<>();
+        for (JsonNode interval : run.path("intervals")) {
+            if (interval.hasNonNull(figures)) {
+                expected.add(interval);
+            }
+        }
         try (HistogramLogReader reader = new HistogramLogReader(new File(folder, name))) {
             while (reader.hasNext()) {
                 Histogram interval = (Histogram) reader.nextIntervalHistogram();
                 if (interval == null) {
                     break;
                 }
+                JsonNode here = intervals < expected.size() ? expected.get(intervals) : null;
                 intervals++;
+                double start = interval.getStartTimeStamp() / 1e3 - reader.getStartTimeSec();
+                double length = (interval.getEndTimeStamp() - interval.getStartTimeStamp()) / 1e3;
+                lies(name, intervals, "start", start, here, "start_s");
+                lies(name, intervals, "length", length, here, "length_s");
                 if (total == null) {
                     total = interval.copy();
                 } else {
@@ -93,10 +107,17 @@ public final class ReadLogs {
                 faults.add(name + ": no start time");
             }
         }
-        if (intervals == 0) {
-            faults.add(name + ": no interval");
+        if (intervals == 0 || intervals != expected.size()) {
+            faults.add(name + ": intervals: " + intervals + " here, " + expected.size() + " in run.json");
         }
         return total == null ? new Histogram(3) : total;
+    }
+
+    private void lies(String name, int number, String what, double seconds, JsonNode here, String field) {
+        double document = here == null ? Double.NaN : here.path(field).asDouble(Double.NaN);
+        if (!(Math.abs(seconds - document) <= TIME_SLACK_S)) {
+            faults.add(name + ": " + what + " of interval " + number + ": " + seconds + " s here, " + document + " in run.json");
+        }
     }
 
     private void percentile(String log, Histogram total, JsonNode figures, String field, double percentile, double unit) {
