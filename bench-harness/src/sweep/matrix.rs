@@ -207,6 +207,52 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_extends_varies_too_and_its_lists_are_replaced() {
+        let folder = format!("ringpost-matrix-{}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for (name, text) in [
+            (
+                "base.toml",
+                "[sweep]\ncompression = ['none', 'lz4']\nset.gap = ['1ms', '2ms']\nacks = [1]\n",
+            ),
+            (
+                "main.toml",
+                "extends = 'base.toml'\n[sweep]\nrecord_size = ['1KiB']\n\
+                 compression = ['gzip', 'none', 'snappy']\nset.gap = ['3ms']\n",
+            ),
+        ] {
+            std::fs::write(folder.join(name), text).expect("written");
+        }
+        let of = |name: &str| {
+            let mut draft = Draft::default();
+            draft.read_file(&folder.join(name));
+            Matrix::of(draft, name).expect("good")
+        };
+        let (base, main) = (of("base.toml"), of("main.toml"));
+        std::fs::remove_dir_all(&folder).expect("removed");
+        assert_eq!(base.cells.len(), 4);
+        // What only the extended file varies comes first; a list is the own one, whole.
+        let varies = |key: &str, values: &[&str]| Varies {
+            key: key.into(),
+            values: values.iter().map(|value| (*value).to_owned()).collect(),
+        };
+        assert_eq!(
+            main.varies,
+            [
+                varies("acks", &["1"]),
+                varies("record_size", &["1KiB"]),
+                varies("compression", &["gzip", "none", "snappy"]),
+                varies("set.gap", &["3ms"]),
+            ]
+        );
+        assert_eq!(
+            names(&main),
+            ["1-1KiB-gzip-3ms", "1-1KiB-none-3ms", "1-1KiB-snappy-3ms"]
+        );
+    }
+
+    #[test]
     fn a_flag_leaves_one_value() {
         let text = "[sweep]\ncompression = ['none', 'lz4']\nset.gap = ['1ms', '2ms']\n";
         let pinned = matrix(text, &[("compression", "lz4")]).expect("good");
