@@ -66,18 +66,9 @@ impl Recorded {
         })?;
         let document =
             parse(&text).map_err(|what| Failure::config(format!("{}: {what}", path.display())))?;
-        let name = folder
-            .canonicalize()
-            .ok()
-            .and_then(|whole| {
-                whole
-                    .file_name()
-                    .map(|name| name.to_string_lossy().into_owned())
-            })
-            .unwrap_or_else(|| folder.display().to_string());
         Ok(Self {
             folder: folder.to_owned(),
-            name,
+            name: name(folder),
             document: document.document,
             series: document.intervals,
             response: Log::open(&folder.join("response.hlog"), latencies())?,
@@ -85,6 +76,16 @@ impl Recorded {
             throughput: Log::open(&folder.join("throughput.hlog"), rates())?,
         })
     }
+}
+
+/// What to call the results in `folder`.
+pub(crate) fn name(folder: &Path) -> String {
+    let whole = folder.canonicalize().ok();
+    let last = whole.as_deref().and_then(Path::file_name);
+    last.map_or_else(
+        || folder.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 /// The document of a run, with its series; refused when it is of another schema.

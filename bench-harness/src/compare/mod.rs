@@ -18,6 +18,9 @@
 //! leaves out "no difference", else *within noise*. The verdict over all rests on rate, CPU, p50 and p99
 //! with intervals as much wider as four chances to be wrong ask for (Bonferroni).
 //!
+//! A cell whose sweep is not finished has no results of its own yet: they are made here of the rounds
+//! that are there.
+//!
 //! Results of different work are refused; different surroundings are warned about
 //! ([`likeness`](crate::likeness)).
 
@@ -35,10 +38,12 @@ use serde::Serialize;
 
 use crate::exit::Failure;
 use crate::likeness::{Difference, Role, differences, lines};
+use crate::merge::merge;
 use crate::number::{float, milli};
-use crate::recorded::Recorded;
+use crate::recorded::{self, Recorded};
 use crate::report::document::Document;
 use crate::sweep::layout;
+use crate::sweep::state::State;
 use bootstrap::PAIRS_MIN;
 use pair::Paired;
 
@@ -51,6 +56,8 @@ pub struct Side {
     pub whole: Recorded,
     /// Its rounds, by their number.
     pub rounds: Vec<(usize, Recorded)>,
+    /// For a cell whose sweep has not run all rounds yet: what is there.
+    pub unfinished: Option<String>,
 }
 
 /// What a comparison found; `--format json` prints it.
@@ -196,11 +203,47 @@ impl Side {
                 rounds.push((number, Recorded::open(&round)?));
             }
         }
+        // The cell's own results are made once all rounds are there; until then those that are done
+        // are put together here.
+        let finished = folder.join("run.json").is_file();
+        if !finished {
+            // One that broke off is run again when the sweep goes on.
+            rounds.retain(|(_, round): &(usize, Recorded)| {
+                !round.document.interrupted && round.document.failure.is_none()
+            });
+        }
+        if finished || rounds.is_empty() {
+            return Ok(Self {
+                whole: Recorded::open(folder)?,
+                rounds,
+                unfinished: None,
+            });
+        }
+        let done: Vec<Recorded> = rounds.iter().map(|(_, round)| round.clone()).collect();
+        let planned = rounds_planned(folder);
+        let of = planned.map_or(String::new(), |planned| format!(" of {planned}"));
+        let unfinished = format!(
+            "{}{of} rounds are there, its sweep is not finished",
+            done.len()
+        );
+        let merged = merge(&done, false)?;
         Ok(Self {
-            whole: Recorded::open(folder)?,
+            whole: Recorded {
+                folder: folder.to_owned(),
+                name: recorded::name(folder),
+                ..merged
+            },
             rounds,
+            unfinished: Some(unfinished),
         })
     }
+}
+
+/// How many rounds the sweep that a cell belongs to has, as far as it says.
+fn rounds_planned(cell: &Path) -> Option<usize> {
+    let whole = cell.canonicalize().ok()?;
+    let sweep = State::read(whole.parent()?).ok()??;
+    Some(sweep.rounds)
 }
 
 /// Compares the others with the first. Different work is refused unless `force`.
@@ -265,6 +308,9 @@ fn warnings(sides: &[Side], names: &[String], differences: &[Difference]) -> Vec
     }
     for (side, name) in sides.iter().zip(names) {
         let document = &side.whole.document;
+        if let Some(unfinished) = &side.unfinished {
+            all.push(format!("{name}: {unfinished}"));
+        }
         if !document.good {
             all.push(format!("{name}: not every record ended as it should"));
         }

@@ -96,6 +96,59 @@ fn a_planted_difference_is_found_and_none_is_not() {
 }
 
 #[test]
+fn an_unfinished_sweep_is_compared_by_the_rounds_it_has() {
+    let folder = Folder::new("compare-unfinished");
+    let run_once = folder.path("run");
+    keep(&run_once, &[]);
+    let [same, faster] = ["sweep/same", "sweep/faster"].map(|name| folder.path(name));
+    cell(&run_once, &same, 1.0, 1.0);
+    cell(&run_once, &faster, 1.05, 0.95);
+    // As a sweep of ten rounds leaves it that was ended in the eighth: a cell has no results of its
+    // own, and the round that broke off is to be run again.
+    for cell in [&same, &faster] {
+        fs::remove_file(Path::new(cell).join("run.json")).expect("removed");
+    }
+    let broken = Path::new(&faster).join("rounds/8/run.json");
+    let mut ended: Value = serde_json::from_slice(&fs::read(&broken).expect("read")).expect("JSON");
+    ended["interrupted"] = json!(true);
+    fs::write(&broken, ended.to_string()).expect("written");
+    let state = json!({
+        "schema": "ringpost-bench/sweep/1", "scenario": "s.toml", "varies": [], "rounds": 10,
+        "planned_s": null, "cells": [], "runs": [],
+    });
+    fs::write(folder.path("sweep/sweep.json"), state.to_string()).expect("written");
+
+    let output = run(&["compare", &same, &faster, "--format", "json"]);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let comparison = document(&output);
+    let warnings = comparison["warnings"].to_string();
+    for said in [
+        "same: 8 of 10 rounds are there, its sweep is not finished",
+        "faster: 7 of 10 rounds are there, its sweep is not finished",
+    ] {
+        assert!(warnings.contains(said), "{said} is not in {warnings}");
+    }
+    let against = &comparison["comparisons"][0];
+    assert_eq!(
+        (&against["unit"], &against["pairs"]),
+        (&json!("rounds"), &json!(7))
+    );
+    assert_eq!(against["verdict"], "faster", "{against:#}");
+    let records = |cell: usize| {
+        let path = format!("/results/{cell}/counters/7/value");
+        number(&comparison, &path)
+    };
+    assert!(
+        (records(0) / records(1) - 8.0 / 7.0).abs() < 1e-9,
+        "requests of all rounds there"
+    );
+
+    fs::remove_dir_all(Path::new(&same).join("rounds")).expect("removed");
+    let refused = run(&["compare", &same, &faster]);
+    assert_eq!(code(&refused), Some(2), "nothing of it is there");
+}
+
+#[test]
 fn different_work_is_refused_and_few_pairs_are_told() {
     let folder = Folder::new("compare-refused");
     let (none, lz4) = (folder.path("none"), folder.path("lz4"));
