@@ -401,8 +401,9 @@ impl Conductor<'_> {
 
     /// Opens the window.
     fn open(&mut self) -> Edge {
-        let start = self.edge();
-        self.run.window.open(start.now_ns);
+        let mut start = self.edge();
+        let seen = self.run.turn(true);
+        start.settled = self.client.settled().unwrap_or(seen);
         start
     }
 
@@ -507,12 +508,12 @@ impl Conductor<'_> {
     fn edge_closing(&mut self) -> Edge {
         let run = self.run;
         let mut now_ns = run.clock.now();
-        let settled = settled(self.client, run);
+        let seen = run.turn(false);
+        let settled = self.client.settled().unwrap_or(seen);
         let taken = run.taken();
         let process = Process::now();
         let allocations = allocations::so_far();
         let counters = self.client.counters();
-        run.window.close(now_ns);
         // Counted records end with the last one, not with our noticing it.
         if run.plan.records.is_some()
             && let Some(last) = run.settled.iter().map(|tally| tally.last_ns()).max()

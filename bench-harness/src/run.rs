@@ -8,7 +8,7 @@ use crate::corpus::Corpus;
 use crate::exit::Failure;
 use crate::keyring::Keyring;
 use crate::plan::Plan;
-use crate::tally::{SenderTally, Settled, SettledTally, Taken, Window};
+use crate::tally::{SenderTally, Settled, SettledTally, Taken};
 
 /// A run: its plan, its payloads, its counters. Read by every thread, each of which writes only
 /// counters of its own.
@@ -22,8 +22,6 @@ pub struct Run {
     pub corpus: Corpus,
     /// The keys.
     pub keyring: Keyring,
-    /// When what is seen counts.
-    pub window: Window,
     /// One for each application thread.
     pub senders: Vec<SenderTally>,
     /// One for each thread that sees acks.
@@ -44,7 +42,6 @@ impl Run {
             clock,
             corpus,
             keyring,
-            window: Window::default(),
             collected: AtomicBool::new(false),
             failure: Mutex::new(None),
         }
@@ -53,6 +50,11 @@ impl Run {
     /// What was taken so far.
     pub fn taken(&self) -> Taken {
         Taken::of(&self.senders)
+    }
+
+    /// The measured window begins or ends. Returns what was seen to settle until then.
+    pub fn turn(&self, in_window: bool) -> Settled {
+        self.settled.iter().map(|tally| tally.turn(in_window)).sum()
     }
 
     /// What was seen to settle so far.

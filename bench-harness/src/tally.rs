@@ -10,6 +10,7 @@
 //! Counters have one writer each: it loads and stores, no atomic addition is needed.
 
 use std::fmt::Display;
+use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -25,40 +26,6 @@ const REASONS_MAX: usize = 8;
 #[inline]
 fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
-}
-
-/// The measured window, in ns of the run's clock. Unset bounds are in the far future.
-#[derive(Debug)]
-pub struct Window {
-    start_ns: AtomicU64,
-    end_ns: AtomicU64,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self {
-            start_ns: AtomicU64::new(u64::MAX),
-            end_ns: AtomicU64::new(u64::MAX),
-        }
-    }
-}
-
-impl Window {
-    /// Opens it at `now_ns`.
-    pub fn open(&self, now_ns: u64) {
-        self.start_ns.store(now_ns, Ordering::Relaxed);
-    }
-
-    /// Closes it at `now_ns`.
-    pub fn close(&self, now_ns: u64) {
-        self.end_ns.store(now_ns, Ordering::Relaxed);
-    }
-
-    /// Whether something seen at `now_ns` counts.
-    pub fn holds(&self, now_ns: u64) -> bool {
-        self.start_ns.load(Ordering::Relaxed) <= now_ns
-            && now_ns < self.end_ns.load(Ordering::Relaxed)
-    }
 }
 
 /// Counters of one application thread.
@@ -150,14 +117,18 @@ impl Settled {
 
     /// Of all collectors.
     pub fn of(tallies: &[SettledTally]) -> Self {
-        let mut sum = Self::default();
-        for tally in tallies {
-            sum.acked += tally.acked.load(Ordering::Relaxed);
-            sum.sent += tally.sent.load(Ordering::Relaxed);
-            sum.not_written += tally.not_written.load(Ordering::Relaxed);
-            sum.unknown += tally.unknown.load(Ordering::Relaxed);
-        }
-        sum
+        tallies.iter().map(SettledTally::settled).sum()
+    }
+}
+
+impl Sum for Settled {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            acked: sum.acked + one.acked,
+            sent: sum.sent + one.sent,
+            not_written: sum.not_written + one.not_written,
+            unknown: sum.unknown + one.unknown,
+        })
     }
 }
 
@@ -188,21 +159,45 @@ pub struct SettledTally {
     not_written: AtomicU64,
     unknown: AtomicU64,
     last_ns: AtomicU64,
-    latencies: Mutex<Latencies>,
+    timed: Mutex<Timed>,
     reasons: Mutex<Vec<(String, u64)>>,
+}
+
+/// The histograms, and whether what is seen now belongs into them. The counters change under the same
+/// lock, so that histograms and counts of a window never differ.
+#[derive(Debug, Default)]
+struct Timed {
+    in_window: bool,
+    latencies: Latencies,
 }
 
 impl SettledTally {
     /// Starts recording what was seen at `now_ns`, a batch of completions at a time. Ends when the
     /// recording is dropped.
     #[inline]
-    pub fn at<'a>(&'a self, window: &Window, now_ns: u64) -> Recording<'a> {
+    pub fn at(&self, now_ns: u64) -> Recording<'_> {
         Recording {
             tally: self,
-            latencies: window.holds(now_ns).then(|| locked(&self.latencies)),
+            timed: locked(&self.timed),
             now_ns,
             run: None,
             settled: Settled::default(),
+        }
+    }
+
+    /// The measured window begins or ends. Returns what has settled until then.
+    pub fn turn(&self, in_window: bool) -> Settled {
+        let mut timed = locked(&self.timed);
+        timed.in_window = in_window;
+        self.settled()
+    }
+
+    fn settled(&self) -> Settled {
+        Settled {
+            acked: self.acked.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+            not_written: self.not_written.load(Ordering::Relaxed),
+            unknown: self.unknown.load(Ordering::Relaxed),
         }
     }
 
@@ -213,7 +208,7 @@ impl SettledTally {
 
     /// Moves the interval's latencies into `total` and hands its histograms to `seen`.
     pub fn take_latencies(&self, into: &mut Latencies) {
-        let mut latencies = locked(&self.latencies);
+        let latencies = &mut locked(&self.timed).latencies;
         // Same bounds: adding cannot fail, and if it did nothing would be added.
         let _ = into.response.add(&latencies.response);
         let _ = into.service.add(&latencies.service);
@@ -250,7 +245,7 @@ fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub struct Recording<'a> {
     tally: &'a SettledTally,
-    latencies: Option<MutexGuard<'a, Latencies>>,
+    timed: MutexGuard<'a, Timed>,
     now_ns: u64,
     run: Option<(Stamp, u64)>,
     settled: Settled,
@@ -300,8 +295,9 @@ impl Recording<'_> {
         let Some((stamp, records)) = self.run.take() else {
             return;
         };
-        if let Some(latencies) = &mut self.latencies {
+        if self.timed.in_window {
             let (response, service) = stamp.latencies(self.now_ns);
+            let latencies = &mut self.timed.latencies;
             latencies.response.saturating_record_n(response, records);
             latencies.service.saturating_record_n(service, records);
         }
@@ -309,6 +305,7 @@ impl Recording<'_> {
 }
 
 impl Drop for Recording<'_> {
+    // The lock is let go of after this.
     fn drop(&mut self) {
         self.end_run();
         add(&self.tally.acked, self.settled.acked);
@@ -327,25 +324,48 @@ mod tests {
 
     #[test]
     fn only_what_is_seen_inside_the_window_is_timed() {
-        let (tally, window) = (SettledTally::default(), Window::default());
+        let tally = SettledTally::default();
         let stamp = Stamp::new(1_024, 1_024);
-        tally.at(&window, 10_000).acked(stamp, 1);
-        window.open(20_000);
-        tally.at(&window, 20_000).acked(stamp, 2);
-        window.close(30_000);
-        tally.at(&window, 30_000).acked(stamp, 4);
+        tally.at(10_000).acked(stamp, 1);
+        assert_eq!(tally.turn(true).acked, 1);
+        tally.at(20_000).acked(stamp, 2);
+        assert_eq!(tally.turn(false).acked, 3);
+        tally.at(30_000).acked(stamp, 4);
         let mut latencies = Latencies::default();
         tally.take_latencies(&mut latencies);
         assert_eq!((latencies.response.len(), latencies.service.len()), (2, 2));
         assert_eq!(Settled::of(&[tally]).acked, 7);
     }
 
+    /// However a window's edges fall between two threads, what it counts is what it timed.
+    #[test]
+    fn counts_and_histograms_of_a_window_agree_whoever_is_first() {
+        let tally = SettledTally::default();
+        let done = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while done.load(Ordering::Relaxed) == 0 {
+                    tally.at(2_000).acked(Stamp::new(1_024, 1_024), 3);
+                }
+            });
+            for _ in 0..1_000 {
+                let before = tally.turn(true);
+                std::thread::yield_now();
+                let counted = tally.turn(false).since(&before).acked;
+                let mut latencies = Latencies::default();
+                tally.take_latencies(&mut latencies);
+                assert_eq!(latencies.response.len(), counted);
+            }
+            done.store(1, Ordering::Relaxed);
+        });
+    }
+
     #[test]
     fn taking_latencies_leaves_none() {
-        let (tally, window) = (SettledTally::default(), Window::default());
-        window.open(0);
+        let tally = SettledTally::default();
+        tally.turn(true);
         {
-            let mut recording = tally.at(&window, 5_000_000);
+            let mut recording = tally.at(5_000_000);
             recording.acked(Stamp::new(0, 1_000_000), 3);
             recording.sent(Stamp::new(0, 2_000_000), 1);
         }
@@ -359,10 +379,10 @@ mod tests {
 
     #[test]
     fn reasons_are_bounded() {
-        let (tally, window) = (SettledTally::default(), Window::default());
+        let tally = SettledTally::default();
         for number in 0..20 {
-            tally.at(&window, 0).not_written(&number);
-            tally.at(&window, 0).unknown(&"same");
+            tally.at(0).not_written(&number);
+            tally.at(0).unknown(&"same");
         }
         let reasons = tally.reasons();
         assert_eq!(reasons.len(), REASONS_MAX);

@@ -13,7 +13,7 @@ use ringpost_bench::keyring::Keyring;
 use ringpost_bench::plan::{Keys, Plan};
 use ringpost_bench::random::Random;
 use ringpost_bench::run::Run;
-use ringpost_bench::sender::Phase;
+use ringpost_bench::sender::Phases;
 use ringpost_bench::series::{Series, TICK_NS};
 use ringpost_bench::stamp::Stamp;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -37,7 +37,7 @@ impl Client for Nobody {
         1
     }
 
-    fn send(&self, _run: &Run, _phase: &Phase, _sender: usize) {}
+    fn send(&self, _run: &Run, _phases: &Phases, _sender: usize) {}
 
     fn collect(&self, _run: &Run, _collector: usize) {}
 
@@ -71,14 +71,14 @@ fn series_of_any_length_take_no_memory_after_the_start() {
     let mut random = Random::new(11);
     // An hour after the clock's start, so that no record was sent before it.
     let start_ns = 3_600_000_000_000;
-    run.window.open(start_ns);
+    run.turn(true);
     let mut series = Series::new(&run.plan, start_ns, run.settled(), 0.0, None);
     let (at_start, mut most) = (live(), i128::MIN);
     let (mut now_ns, mut settled) = (start_ns, 0);
     while settled < RECORDS {
         // A batch a tick, of records that took 0.2 to 3 ms, and one in a hundred up to 50 ms.
         now_ns += TICK_NS;
-        let mut recording = run.settled[0].at(&run.window, now_ns);
+        let mut recording = run.settled[0].at(now_ns);
         for _ in 0..BATCH {
             let slow = random.below(100) == 0;
             let took_ns = 200_000 + random.below(if slow { 50_000_000 } else { 2_800_000 });

@@ -301,7 +301,7 @@ impl Acks for Tagged<'_> {
         let queue = self.producer.completions();
         while queue.drain(&mut self.completions) > 0 {
             let tally = &to.run.settled[to.sender];
-            let mut recording = tally.at(&to.run.window, to.run.clock.now());
+            let mut recording = tally.at(to.run.clock.now());
             for completion in &self.completions {
                 let stamp = Stamp::from_tag(completion.tag);
                 record(&mut recording, stamp, &completion.outcome);
@@ -331,8 +331,7 @@ impl Acks for Held {
             && let Some(outcome) = delivery.outcome()
         {
             let tally = &to.run.settled[to.sender];
-            let recording =
-                recording.get_or_insert_with(|| tally.at(&to.run.window, to.run.clock.now()));
+            let recording = recording.get_or_insert_with(|| tally.at(to.run.clock.now()));
             record(recording, *stamp, &outcome);
             self.0.pop_front();
         }
@@ -359,7 +358,7 @@ impl Sink for Wait<'_> {
             self.shard.turn(ANSWER_LOOK);
         };
         let run = self.to.run;
-        let mut recording = run.settled[self.to.sender].at(&run.window, run.clock.now());
+        let mut recording = run.settled[self.to.sender].at(run.clock.now());
         record(&mut recording, stamp, &outcome);
         Ok(())
     }

@@ -143,9 +143,7 @@ impl Null {
             self.sent_batches
                 .fetch_add(count(per_request), Ordering::Relaxed);
             if self.acks == 0 {
-                tally
-                    .at(&run.window, run.clock.now())
-                    .sent(stamp, written.records);
+                tally.at(run.clock.now()).sent(stamp, written.records);
                 continue;
             }
             let batches = chosen
@@ -183,7 +181,7 @@ impl Null {
         let body = link.answer(ApiKey::PRODUCE, PRODUCE_VERSION, oldest.id)?;
         let response = produce::decode_response(PRODUCE_VERSION, body)
             .map_err(|error| Broken(format!("{address}: a broken answer: {error}")))?;
-        let mut recording = run.settled[sender].at(&run.window, run.clock.now());
+        let mut recording = run.settled[sender].at(run.clock.now());
         let mut refused = None;
         for answer in response.partitions() {
             let batch = oldest

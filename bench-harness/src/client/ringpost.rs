@@ -133,7 +133,7 @@ impl Ringpost {
             }
             // One reading of the clock for what has come by now.
             while queue.drain(&mut completions) > 0 {
-                let mut recording = tally.at(&run.window, run.clock.now());
+                let mut recording = tally.at(run.clock.now());
                 // By reference: moving each one out of the vector would be a copy a record.
                 for completion in &completions {
                     let stamp = Stamp::from_tag(completion.tag);
@@ -148,14 +148,14 @@ impl Ringpost {
         let (pipe, tally) = (&self.pipes[sender], &run.settled[sender]);
         while let Some(mut chunk) = pipe.take() {
             let taken = count(chunk.len());
-            let mut recording = tally.at(&run.window, run.clock.now());
+            let mut recording = tally.at(run.clock.now());
             for (stamp, delivery) in chunk.drain(..) {
                 let outcome = match delivery.outcome() {
                     Some(outcome) => outcome,
                     None => {
                         drop(recording); // what is done counts now, not after the wait
                         let outcome = delivery.wait();
-                        recording = tally.at(&run.window, run.clock.now());
+                        recording = tally.at(run.clock.now());
                         outcome
                     }
                 };
@@ -368,7 +368,7 @@ impl Sink for Wait<'_> {
             .map_err(refused)?
             .wait();
         let tally = &self.run.settled[self.sender];
-        let mut recording = tally.at(&self.run.window, self.run.clock.now());
+        let mut recording = tally.at(self.run.clock.now());
         record(&mut recording, stamp, &outcome);
         Ok(())
     }
