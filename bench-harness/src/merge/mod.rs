@@ -18,7 +18,8 @@
 //! | `peak_rss_bytes` | of the largest part |
 //!
 //! A merge is a results folder like any other, with the parts listed in `merged`. Different work or
-//! different configurations are refused, unless forced.
+//! different configurations are refused, unless forced; a run that would be counted twice is refused
+//! always.
 
 pub mod timeline;
 
@@ -36,7 +37,7 @@ use crate::environment::Environment;
 use crate::exit::Failure;
 use crate::histogram::{Latency, Sparse, latencies, rates};
 use crate::likeness::{Role, differences, lines};
-use crate::number::{float, micro, milli, ratio};
+use crate::number::{float, micro, milli, ratio, whole};
 use crate::placement::Placement;
 use crate::recorded::{Log, LogInterval, Recorded};
 use crate::report::document::{
@@ -99,6 +100,9 @@ pub fn merge(parts: &[Recorded], force: bool) -> Result<Recorded, Failure> {
         return Err(Failure::config(format!(
             "these results are not of one experiment; --force merges them all the same\n{refused}"
         )));
+    }
+    if let Some(twice) = counted_twice(parts) {
+        return Err(Failure::config(twice));
     }
     let timeline = Timeline::of(parts)?;
     let response = merged_log(parts, &timeline, latencies(), |part| &part.response);
@@ -164,6 +168,44 @@ fn as_parts(part: &Recorded) -> Vec<Part> {
         environment: document.environment.clone(),
         placement: document.placement.clone(),
     }]
+}
+
+/// Says which run is in two of `parts`: as the same folder, a copy of it, or inside a merge. Told by
+/// what a merge keeps of its parts, for their folders may be gone or elsewhere by now.
+fn counted_twice(parts: &[Recorded]) -> Option<String> {
+    let mut seen: Vec<(Part, &Recorded)> = Vec::new();
+    for part in parts {
+        let own = as_parts(part);
+        for run in &own {
+            if let Some((_, other)) = seen.iter().find(|(known, _)| known.is_same_run(run)) {
+                return Some(format!(
+                    "{} and {} both hold the run that started at {}: it would be counted twice; \
+                     leave one of them out",
+                    other.folder.display(),
+                    part.folder.display(),
+                    run.started
+                ));
+            }
+        }
+        seen.extend(own.into_iter().map(|run| (run, part)));
+    }
+    None
+}
+
+impl Part {
+    /// Whether both are the same run. Two clients of one command that start in the same second, on
+    /// hosts of one name, still differ in when their windows close and what they cost.
+    fn is_same_run(&self, other: &Part) -> bool {
+        // In whole µs and ps: a fraction may change in its last digit when it is written and read.
+        let elapsed_us = |part: &Part| whole(part.elapsed_s * 1e6);
+        let cpu_ps = |part: &Part| part.cpu_us_per_record.map(|cpu| whole(cpu * 1e6));
+        self.started == other.started
+            && self.environment.host == other.environment.host
+            && self.command == other.command
+            && self.records == other.records
+            && elapsed_us(self) == elapsed_us(other)
+            && cpu_ps(self) == cpu_ps(other)
+    }
 }
 
 /// Records that count: acked, or sent with `acks=0`.
@@ -581,10 +623,13 @@ mod tests {
 
     fn open(parts: &[(u64, Vec<Second>)]) -> Vec<Recorded> {
         let at = |after: u64| NOON + Duration::from_millis(after);
-        parts
-            .iter()
-            .map(|(after, seconds)| recorded("part", at(*after), seconds))
-            .collect()
+        let opened = |(number, (after, seconds)): (usize, &(u64, Vec<Second>))| {
+            let mut part = recorded("part", at(*after), seconds);
+            // Whatever else they have in common, each is a run of its own.
+            part.document.command.push(format!("--topic=t{number}"));
+            part
+        };
+        parts.iter().enumerate().map(opened).collect()
     }
 
     fn sum(log: &Log, mut empty: Histogram<u64>) -> Histogram<u64> {
@@ -724,6 +769,21 @@ mod tests {
         assert_eq!(forced.config["record_size"], "100B + 1KiB");
         assert_eq!(forced.environment.host.as_deref(), Some("here + there"));
         assert!(merge(&[], true).is_err());
+    }
+
+    #[test]
+    fn no_run_is_counted_twice() {
+        let parts = open(&[(0, steady(10, 2, 500)), (5_000, steady(10, 2, 500))]);
+        let merged = merge(&parts, false).expect("one experiment");
+        let again = [parts[0].clone(), parts[0].clone()];
+        let inside = [merged.clone(), parts[1].clone()];
+        for (twice, force) in [(&again, false), (&again, true), (&inside, false)] {
+            let refused = merge(twice, force).expect_err("twice").why;
+            assert!(refused.contains("counted twice"), "{refused}");
+        }
+        let mut longer = parts[0].clone();
+        longer.document.elapsed_s += 0.000_002;
+        assert!(merge(&[merged, longer], false).is_ok(), "another run");
     }
 
     #[test]

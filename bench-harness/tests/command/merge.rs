@@ -51,13 +51,39 @@ fn merged_runs_are_one_result_that_other_commands_read() {
 
     let judged = run(&["gate", &out, "--threshold", "acked_records >= 20k"]);
     assert_eq!(code(&judged), Some(0), "{}", text(&judged.stdout));
-    let again = run(&["merge", &out, &first, "-o", &folder.path("again")]);
+    let third = folder.path("third");
+    keep(&third, &[]);
+    let again = run(&["merge", &out, &third, "-o", &folder.path("again")]);
     assert_eq!(code(&again), Some(0), "{}", text(&again.stderr));
     assert!(
         text(&again.stdout).contains("3 results"),
         "{}",
         text(&again.stdout)
     );
+}
+
+#[test]
+fn a_run_that_would_be_counted_twice_is_refused() {
+    let folder = Folder::new("merge-twice");
+    let [cell, first, second] = ["cell", "cell/rounds/1", "cell/rounds/2"].map(|n| folder.path(n));
+    keep(&first, &[]);
+    keep(&second, &[]);
+    assert_eq!(
+        code(&run(&["merge", &first, &second, "-o", &cell])),
+        Some(0)
+    );
+    let out = folder.path("out");
+    let spelled = format!("{cell}/rounds/../rounds/1");
+    for parts in [[&first, &first], [&first, &spelled], [&cell, &second]] {
+        let refused = run(&["merge", parts[0], parts[1], "-o", &out, "--force"]);
+        let told = text(&refused.stderr);
+        assert_eq!(code(&refused), Some(2), "{told}");
+        assert!(
+            told.contains("counted twice") && told.contains(parts[1]),
+            "{told}"
+        );
+    }
+    assert!(!Path::new(&out).exists());
 }
 
 #[test]
