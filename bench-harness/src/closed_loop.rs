@@ -18,8 +18,9 @@ pub fn length(plan: &Plan) -> Duration {
     plan.duration.min(WINDOW_MAX) + plan.warmup.min(WARMUP_MAX)
 }
 
-/// Records a second that `plan` manages in a closed loop.
-pub fn records_per_s(plan: &Plan, interrupt: &Interrupt) -> Result<f64, Failure> {
+/// Records a second that `plan` manages in a closed loop; nothing when it was interrupted, for what a
+/// part of it managed is no peak.
+pub fn records_per_s(plan: &Plan, interrupt: &Interrupt) -> Result<Option<f64>, Failure> {
     let closed = Plan {
         rate: Rate::Max,
         arrival: Arrival::Fixed,
@@ -31,6 +32,9 @@ pub fn records_per_s(plan: &Plan, interrupt: &Interrupt) -> Result<f64, Failure>
     eprintln!("Looking for the peak: {closed}");
     let trial = trial::run(&closed, None, interrupt)?;
     let found = trial.run.map(|run| run.document);
+    if interrupt.asked() || found.as_ref().is_some_and(|found| found.interrupted) {
+        return Ok(None);
+    }
     let found = found.filter(|found| found.failure.is_none() && found.records_per_s > 0.0);
     let Some(found) = found else {
         let said = trial.said.trim_end();
@@ -40,5 +44,5 @@ pub fn records_per_s(plan: &Plan, interrupt: &Interrupt) -> Result<f64, Failure>
         )));
     };
     eprintln!("The peak is {} records/s.", show_rate(found.records_per_s));
-    Ok(found.records_per_s)
+    Ok(Some(found.records_per_s))
 }

@@ -32,7 +32,7 @@ impl Interrupt {
                 let handler = interrupt.clone();
                 // Refused only when another handler is installed: then Ctrl-C does what that one
                 // says, and the run is merely not interruptible.
-                let _ = ctrlc::set_handler(move || handler.ask());
+                let _ = ctrlc::set_handler(move || handler.signalled());
                 interrupt
             })
             .clone()
@@ -70,10 +70,17 @@ impl Interrupt {
         }
     }
 
-    fn ask(&self) {
-        if self.inner.asked.swap(true, Ordering::AcqRel) {
+    /// Ctrl-C or SIGTERM: whoever does it twice does not want to wait.
+    fn signalled(&self) {
+        if self.asked() {
             std::process::exit(INTERRUPTED);
         }
+        self.ask();
+    }
+
+    /// Asks, if nobody has yet.
+    pub fn ask(&self) {
+        self.inner.asked.store(true, Ordering::Release);
         if let Some(thread) = &*self
             .inner
             .waiting

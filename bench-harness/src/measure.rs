@@ -184,7 +184,11 @@ struct Edge {
 pub fn measure(mut plan: Plan, interrupt: &Interrupt) -> Result<Measured, Failure> {
     // Before anything is placed or started: the run that finds the peak is to have it all.
     if matches!(plan.rate, Rate::OfPeak(_)) && plan.peak.is_none() {
-        plan.peak = Some(closed_loop::records_per_s(&plan, interrupt)?);
+        plan.peak = closed_loop::records_per_s(&plan, interrupt)?;
+        if plan.peak.is_none() {
+            // Somebody told that run alone to end: this one knows no rate either.
+            interrupt.ask();
+        }
     }
     let allowed = placement::allowed();
     let embedded = plan.brokers == Brokers::Embedded;
@@ -336,7 +340,13 @@ impl Conductor<'_> {
             self.gather(phases, &senders);
             let mut ended = Ended::Complete;
             let mut warming = None;
-            if warms_up {
+            if self.interrupt.asked() {
+                // While the peak was looked for: there is no rate to send at, so nothing is sent.
+                ended = Ended::Interrupted;
+                let over = Phase::new(run.clock.now(), None);
+                over.stop();
+                warming = Some(phases.begin(0, over));
+            } else if warms_up {
                 let now = run.clock.now();
                 let phase = warming.insert(phases.begin(0, Phase::new(now, None)));
                 wake(&senders);

@@ -9,7 +9,7 @@ use crate::histogram::Latency;
 use crate::measure::Measured;
 use crate::number::{float, whole};
 use crate::placement;
-use crate::plan::Engine;
+use crate::plan::{Engine, Rate};
 use crate::report::document::{Document, document};
 use crate::report::picture;
 use crate::setting::SETTINGS;
@@ -52,7 +52,12 @@ fn verdict(measured: &Measured, figures: &Document) -> String {
         lines.push(format!("Ended early: {failure}"));
     }
     if figures.interrupted {
-        lines.push("Interrupted: the figures are those of a shorter window.".into());
+        lines.push(match measured.plan.rate {
+            Rate::OfPeak(_) if measured.plan.peak.is_none() => {
+                "Interrupted while the peak was looked for: nothing was measured.".into()
+            }
+            _ => "Interrupted: the figures are those of a shorter window.".into(),
+        });
     }
     for failure in &figures.failures {
         lines.push(format!(

@@ -91,7 +91,9 @@ impl Quest {
 /// Looks for it. Ends early when it is asked to: what is known by then is in the result.
 pub fn search(quest: &Quest, interrupt: &Interrupt) -> Result<Sought, Failure> {
     let clock = Clock::new();
-    let closed_loop = closed_loop::records_per_s(&quest.plan, interrupt)?;
+    let Some(closed_loop) = closed_loop::records_per_s(&quest.plan, interrupt)? else {
+        return Ok(Sought::nothing(float(clock.now()) / 1e9));
+    };
     let mut search = Search::new(quest.limits(closed_loop));
     let mut probes = Vec::new();
     let mut damaged = None;
@@ -124,7 +126,7 @@ pub fn search(quest: &Quest, interrupt: &Interrupt) -> Result<Sought, Failure> {
     };
     let (low, high) = search.bracket();
     Ok(Sought {
-        closed_loop,
+        closed_loop: Some(closed_loop),
         probes,
         answer,
         holds: low,

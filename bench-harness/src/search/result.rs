@@ -22,8 +22,8 @@ pub const SCHEMA: &str = "ringpost-bench/search/1";
 /// What a search found.
 #[derive(Clone, Debug)]
 pub struct Sought {
-    /// Records/s of a closed loop before it.
-    pub closed_loop: f64,
+    /// Records/s of a closed loop before it; `None` when it was interrupted there.
+    pub closed_loop: Option<f64>,
     /// In their order.
     pub probes: Vec<Probe>,
     /// Its answer; `None` when it was interrupted or records were damaged.
@@ -36,6 +36,21 @@ pub struct Sought {
     pub damaged: Option<String>,
     /// How long it took.
     pub took_s: f64,
+}
+
+impl Sought {
+    /// Of a search that was interrupted before its first probe.
+    pub fn nothing(took_s: f64) -> Self {
+        Self {
+            closed_loop: None,
+            probes: Vec::new(),
+            answer: None,
+            holds: None,
+            misses: None,
+            damaged: None,
+            took_s,
+        }
+    }
 }
 
 /// One probe.
@@ -104,8 +119,8 @@ pub struct Document {
     /// The highest rate that held and the lowest that missed in the end.
     pub holds: Option<u64>,
     pub misses: Option<u64>,
-    /// Records/s of a closed loop, where the search began.
-    pub closed_loop_records_per_s: f64,
+    /// Records/s of a closed loop, where the search began; `null` when it was interrupted there.
+    pub closed_loop_records_per_s: Option<f64>,
     pub algorithm: Algorithm,
     pub took_s: f64,
     pub probes: Vec<Probe>,
@@ -146,7 +161,7 @@ pub fn document(quest: &Quest, sought: &Sought) -> Document {
         at_least,
         holds: sought.holds,
         misses: sought.misses,
-        closed_loop_records_per_s: milli(sought.closed_loop),
+        closed_loop_records_per_s: sought.closed_loop.map(milli),
         algorithm: Algorithm {
             says: algorithm(),
             precision_percent: milli(quest.precision * 100.0),
@@ -226,7 +241,7 @@ pub fn text(quest: &Quest, sought: &Sought) -> String {
     format!(
         "\nProbes, by rate\n{table}\n\n{}\nIn a closed loop: {} records/s. {} probes in {:.0} s; how: {}.",
         sentence(quest, sought),
-        show_rate(sought.closed_loop),
+        sought.closed_loop.map_or("?".into(), show_rate),
         sought.probes.len(),
         sought.took_s,
         algorithm(),
@@ -291,7 +306,7 @@ mod tests {
             probes_max: 9,
         };
         let mut sought = Sought {
-            closed_loop: 1e6,
+            closed_loop: Some(1e6),
             probes: Vec::new(),
             answer: None,
             holds: Some(7_000),

@@ -734,6 +734,44 @@ fn an_interrupt_ends_the_window_and_prints_what_was_measured() {
 }
 
 #[test]
+fn an_interrupt_while_the_peak_is_looked_for_is_one_like_any_other() {
+    let folder = Folder::new("interrupted-peak");
+    let out = folder.path("out");
+    for format in ["json", "text"] {
+        let mut running = Running::start(&[
+            "run",
+            "--rate",
+            "120%peak",
+            "--duration",
+            "10m",
+            "--warmup",
+            "10m",
+            "--format",
+            format,
+            "--out",
+            &out,
+        ]);
+        running.until("Looking for the peak");
+        kill(running.pid(), Signal::SIGINT).expect("signalled");
+        let output = running.wait();
+        assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+        if format == "text" {
+            let told = text(&output.stdout);
+            assert!(told.contains("Interrupted while the peak was"), "{told}");
+            continue;
+        }
+        let document = document(&output);
+        assert_eq!(document["interrupted"], Value::Bool(true));
+        assert!(document["peak_records_per_s"].is_null());
+        for nothing in ["/acked_records", "/offered_records", "/run/taken_records"] {
+            assert_eq!(number(&document, nothing), 0.0, "{nothing}");
+        }
+    }
+    let kept = Recorded::open(Path::new(&out)).expect("a results folder");
+    assert!(kept.document.interrupted);
+}
+
+#[test]
 fn the_broker_does_not_outlive_a_killed_run() {
     let mut running = Running::start(&LONG);
     running.until("measuring");

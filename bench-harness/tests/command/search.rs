@@ -109,6 +109,22 @@ fn an_interrupt_ends_the_search_and_its_probe() {
 }
 
 #[test]
+fn an_interrupt_before_the_first_probe_ends_the_search_too() {
+    let endless = ["--duration", "5m", "--warmup", "5m", "--format", "json"];
+    for command in [&["peak"][..], &["slo", "p99 < 5ms"]] {
+        let mut running = Running::start(&[command, &endless].concat());
+        running.until("Looking for the peak");
+        kill(running.pid(), Signal::SIGINT).expect("signalled");
+        let output = running.wait();
+        assert_eq!(code(&output), Some(3), "{}", text(&output.stderr));
+        let document = document(&output);
+        assert_eq!(document["verdict"], "interrupted");
+        assert_eq!(document["probes"], serde_json::json!([]));
+        assert!(document["closed_loop_records_per_s"].is_null());
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     for (arguments, said) in [
         (vec!["slo", "p99 5ms"], "expected"),
