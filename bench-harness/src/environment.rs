@@ -1,9 +1,6 @@
 //! What a number depends on besides the code: host, kernel, CPU, settings of the system. Printed
 //! with every result; two results compare only when these agree.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
 use serde::{Deserialize, Serialize};
 
 use crate::doctor::Finding;
@@ -35,7 +32,8 @@ pub struct Environment {
     pub memlock_bytes: Option<u64>,
     /// Share of the window's CPU time that the host gave to others.
     pub steal_percent: Option<f64>,
-    /// The commit that was measured, with `-dirty` when files differed from it.
+    /// The commit that was measured: the one this program was built from, with `-dirty` when its
+    /// sources differed from it then.
     pub commit: Option<String>,
     /// What `doctor` would say: of the host before the warm-up, of steal and load in the window.
     #[serde(default)]
@@ -69,7 +67,7 @@ impl Environment {
                 Memlock::Unlimited | Memlock::Unknown => None,
             },
             steal_percent: None,
-            commit: commit(),
+            commit: option_env!("RINGPOST_BENCH_COMMIT").map(Into::into),
             findings: Vec::new(),
             unit_costs: None,
         }
@@ -79,48 +77,6 @@ impl Environment {
     pub fn affinity_list(&self) -> String {
         placement::show(&self.affinity)
     }
-}
-
-/// The commit of the tree this program was built in, if it still lies there: asked of git from the
-/// program's folder, or from the current one.
-fn commit() -> Option<String> {
-    let of_program = std::env::current_exe()
-        .ok()
-        .and_then(|exe| exe.parent().map(Path::to_owned));
-    let current = std::env::current_dir().ok();
-    [of_program, current]
-        .into_iter()
-        .flatten()
-        .find_map(|folder| commit_in(&folder))
-}
-
-fn commit_in(folder: &Path) -> Option<String> {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git")
-            .arg("-C")
-            .arg(folder)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .ok()?;
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let root = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?);
-    // Some other repository would be worse than none.
-    if !root.join("bench-harness/Cargo.toml").is_file() {
-        return None;
-    }
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let dirty = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if dirty.is_empty() {
-        commit
-    } else {
-        format!("{commit}-dirty")
-    })
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ compile_error!("ringpost-bench measures on Linux: it needs /proc, CPU affinity a
 pub mod allocations;
 pub mod arrival;
 pub mod broker;
+#[cfg(test)]
+mod built_from; // a part of build.rs; here for its tests
 pub mod cli;
 pub mod client;
 pub mod clock;
