@@ -3,7 +3,8 @@
 //! end as it should is never good enough.
 //!
 //! A threshold whose figure the result does not have is neither kept nor broken: that is a mistake in
-//! the gate, and told as one.
+//! the gate, and told as one. One about what brokers elsewhere do not tell of any run does not apply,
+//! and is told as that.
 
 use serde::Serialize;
 
@@ -24,7 +25,7 @@ pub struct Gate {
     pub result: String,
     /// The folder that changes are measured against.
     pub baseline: Option<String>,
-    /// Whether everything was kept.
+    /// Whether everything that applies was kept.
     pub passed: bool,
     /// Threshold by threshold.
     pub thresholds: Vec<Line>,
@@ -57,6 +58,9 @@ pub enum Verdict {
     Fail,
     /// Nobody can say.
     Unknown,
+    /// Nobody could say it of any run against brokers elsewhere.
+    #[serde(rename = "not applicable")]
+    NotApplicable,
 }
 
 /// Judges `result` by its own thresholds and by `more`. Refuses a baseline of different work unless
@@ -111,6 +115,7 @@ pub fn gate(
             Judged::Holds(value) => (Verdict::Pass, Some(value), threshold.show(value)),
             Judged::Fails(value) => (Verdict::Fail, Some(value), threshold.show(value)),
             Judged::Unknown(why) => (Verdict::Unknown, None, why.to_owned()),
+            Judged::NotApplicable(why) => (Verdict::NotApplicable, None, why.to_owned()),
         };
         Line {
             threshold: threshold.to_string(),
@@ -124,7 +129,8 @@ pub fn gate(
         schema: SCHEMA,
         result: result.folder.display().to_string(),
         baseline: baseline.map(|baseline| baseline.folder.display().to_string()),
-        passed: lines.iter().all(|line| line.verdict == Verdict::Pass),
+        passed: (lines.iter())
+            .all(|line| matches!(line.verdict, Verdict::Pass | Verdict::NotApplicable)),
         thresholds: lines,
         warnings,
     })
@@ -171,6 +177,7 @@ impl Gate {
                 Verdict::Pass => "pass",
                 Verdict::Fail => "FAIL",
                 Verdict::Unknown => "????",
+                Verdict::NotApplicable => "-   ",
             };
             let (threshold, shown) = (&line.threshold, &line.shown);
             out.push_str(&format!("{verdict}  {threshold:<name$}  {shown}\n"));
@@ -180,7 +187,8 @@ impl Gate {
             .iter()
             .filter(|line| line.verdict == Verdict::Pass)
             .count();
-        let all = self.thresholds.len();
+        let applies = |line: &&Line| line.verdict != Verdict::NotApplicable;
+        let all = self.thresholds.iter().filter(applies).count();
         out.push_str(&format!(
             "{}: {kept} of {all} thresholds kept\n",
             self.result
@@ -194,6 +202,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::log_end::LogGrowth;
     use crate::sample::{Second, recorded};
 
     fn result(rate: usize) -> Recorded {
@@ -262,5 +271,50 @@ mod tests {
             gate(&result, None, &[], false).is_err(),
             "nothing to judge by"
         );
+    }
+
+    #[test]
+    fn what_brokers_elsewhere_do_not_tell_does_not_apply() {
+        let mut result = result(1_000);
+        let integrity = ["lost = 0", "duplicated = 0", "reordered = 0", "corrupt = 0"];
+        result.document.verified = None;
+        let unverified = judged(&result, None, &integrity);
+        assert_eq!(
+            unverified.exit(),
+            Exit::Config,
+            "a broker of our own can tell"
+        );
+
+        let config = &mut result.document.config;
+        config.insert("brokers".into(), "there:9092".into());
+        let untold = judged(&result, None, &integrity);
+        assert_eq!(untold.exit(), Exit::Good);
+        let verdict = |gate: &Gate, of: &str| {
+            let mut lines = gate.thresholds.iter();
+            lines
+                .find(|line| line.threshold == of)
+                .map(|line| line.verdict)
+        };
+        for threshold in integrity {
+            assert_eq!(verdict(&untold, threshold), Some(Verdict::NotApplicable));
+        }
+        let text = untold.text();
+        assert!(text.contains("-     reordered = 0"), "{text}");
+        assert!(text.contains("2 of 2 thresholds kept"), "{text}");
+
+        for (after, lost, duplicated, exit) in [
+            (1_000, Verdict::Pass, Verdict::Pass, Exit::Good),
+            (999, Verdict::Fail, Verdict::Pass, Exit::Gate),
+            (1_001, Verdict::Pass, Verdict::Fail, Exit::Gate),
+        ] {
+            result.document.log_growth = Some(LogGrowth::of(0, after, 1_000, 0));
+            let gate = judged(&result, None, &integrity);
+            assert_eq!(gate.exit(), exit, "{}", gate.text());
+            assert_eq!(verdict(&gate, "lost = 0"), Some(lost));
+            assert_eq!(verdict(&gate, "duplicated = 0"), Some(duplicated));
+            assert_eq!(verdict(&gate, "corrupt = 0"), Some(Verdict::NotApplicable));
+        }
+        let untold = judged(&result, None, &["wire_to_ack p99 < 1s"]);
+        assert_eq!(untold.exit(), Exit::Config, "that is the client's to know");
     }
 }

@@ -10,14 +10,22 @@
 //! vs_baseline records_per_s > -3%      against another run: its change, in percent of that one
 //! ```
 //!
+//! Brokers elsewhere cannot be asked what lies in their log, only how much it grew: there `lost` is what
+//! is missing in the log and `duplicated` what it has too much (another writer's records too: give each
+//! client a topic of its own). Limits on what nobody can tell there, like `reordered = 0`, do not apply.
+//!
 //! The table of figures is here, with the unit each limit must have, so that a mistyped figure or a
 //! limit without its unit is told when the scenario is read and not after an hour's run.
 
 use std::fmt;
 
+use serde_json::Value;
+
 use crate::histogram::Latency;
+use crate::log_end::LogGrowth;
 use crate::nearest::hint;
 use crate::number::{float, micro, whole};
+use crate::plan::Brokers;
 use crate::report::document::{Document, Throughput, Verified};
 use crate::units::{self, DURATION_EXPECTED, SIZE_EXPECTED};
 
@@ -85,6 +93,8 @@ pub enum Judged {
     Fails(f64),
     /// The result does not have the figure, or there is no baseline: nobody may call it held.
     Unknown(&'static str),
+    /// It is about what a broker elsewhere does not tell of any run.
+    NotApplicable(&'static str),
 }
 
 macro_rules! latencies {
@@ -162,8 +172,12 @@ static COUNTS: &[Figure] = &[
     }),
     size("peak_rss_bytes", |d| Some(float(d.peak_rss_bytes))),
     number("verified_records", |d| verified(d, |v| v.records)),
-    number("lost", |d| verified(d, |v| v.lost)),
-    number("duplicated", |d| verified(d, |v| v.duplicated)),
+    number("lost", |d| {
+        verified(d, |v| v.lost).or_else(|| grown(d, |growth| growth.missing))
+    }),
+    number("duplicated", |d| {
+        verified(d, |v| v.duplicated).or_else(|| grown(d, |growth| growth.surplus))
+    }),
     number("reordered", |d| verified(d, |v| v.reordered)),
     number("corrupt", |d| verified(d, |v| v.corrupt)),
 ];
@@ -189,6 +203,26 @@ fn rate(document: &Document, of: fn(Throughput) -> u64) -> Option<f64> {
 
 fn verified(document: &Document, of: fn(Verified) -> u64) -> Option<f64> {
     document.verified.map(of).map(float)
+}
+
+fn grown(document: &Document, of: fn(LogGrowth) -> u64) -> Option<f64> {
+    document.log_growth.map(of).map(float)
+}
+
+/// Figures that come from looking into the log.
+const OF_THE_LOG: [&str; 5] = [
+    "verified_records",
+    "lost",
+    "duplicated",
+    "reordered",
+    "corrupt",
+];
+
+/// Whether `figure` is one that nobody can tell of this result, whatever the client does.
+fn is_beyond_reach(figure: &Figure, document: &Document) -> bool {
+    let brokers = document.config.get("brokers").and_then(Value::as_str);
+    let elsewhere = brokers.is_some_and(|brokers| brokers != Brokers::Embedded.to_string());
+    elsewhere && OF_THE_LOG.contains(&figure.name)
 }
 
 /// Every figure a threshold may be set on.
@@ -367,7 +401,10 @@ impl Threshold {
     /// Judges a result, with another one as its baseline if there is one.
     pub fn judge(&self, result: &Document, baseline: Option<&Document>) -> Judged {
         let Some(value) = (self.figure.of)(result) else {
-            return Judged::Unknown("the result does not have this figure");
+            return match is_beyond_reach(self.figure, result) {
+                true => Judged::NotApplicable("not applicable: brokers elsewhere do not tell"),
+                false => Judged::Unknown("the result does not have this figure"),
+            };
         };
         let value = if self.vs_baseline {
             let Some(baseline) = baseline else {
@@ -405,6 +442,7 @@ pub fn told(thresholds: &[Threshold], result: &Document, baseline: Option<&Docum
             Judged::Holds(value) => format!("holds  {threshold}: {}\n", threshold.show(value)),
             Judged::Fails(value) => format!("FAILS  {threshold}: {}\n", threshold.show(value)),
             Judged::Unknown(why) => format!("?      {threshold}: {why}\n"),
+            Judged::NotApplicable(why) => format!("-      {threshold}: {why}\n"),
         })
         .collect()
 }

@@ -207,7 +207,7 @@ fn judge(document: &Document, rate: u64, objective: Option<&Threshold>) -> (Show
             Judged::Holds(value) | Judged::Fails(value) => {
                 format!(", {name} {}", objective.show(*value))
             }
-            Judged::Unknown(why) => format!(", {name}: {why}"),
+            Judged::Unknown(why) | Judged::NotApplicable(why) => format!(", {name}: {why}"),
         }
     });
     let achieved = format!(

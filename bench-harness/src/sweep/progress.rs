@@ -215,13 +215,18 @@ fn figures(result: &Document) -> String {
     told.join(", ")
 }
 
-/// How many thresholds hold: `2 of 3 thresholds hold`; nothing when there are none.
+/// How many thresholds hold of those that apply: `2 of 3 thresholds hold`; nothing when there are none.
 pub fn thresholds(result: &Document) -> Option<String> {
-    let judged = result.gate.iter().map(|text| {
-        Threshold::parse(text).is_ok_and(|threshold| {
-            // What needs a baseline is for `gate` to judge.
-            matches!(threshold.judge(result, None), Judged::Holds(_))
-        })
+    let judged = result.gate.iter().filter_map(|text| {
+        let Ok(threshold) = Threshold::parse(text) else {
+            return Some(false);
+        };
+        // What needs a baseline is for `gate` to judge.
+        match threshold.judge(result, None) {
+            Judged::Holds(_) => Some(true),
+            Judged::Fails(_) | Judged::Unknown(_) => Some(false),
+            Judged::NotApplicable(_) => None,
+        }
     });
     let (all, held) = judged.fold((0, 0), |(all, held), holds| {
         (all + 1, held + u64::from(holds))

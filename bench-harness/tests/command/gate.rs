@@ -78,6 +78,50 @@ fn a_good_result_passes_and_a_planted_slow_one_fails() {
     );
 }
 
+/// The results in `folder`, changed by `change`.
+fn plant(folder: &str, change: impl FnOnce(&mut Value)) {
+    let path = Path::new(folder).join("run.json");
+    let mut planted: Value = serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+    change(&mut planted);
+    fs::write(&path, planted.to_string()).expect("written");
+}
+
+#[test]
+fn a_shipped_scenario_is_judged_against_brokers_elsewhere_too() {
+    let folder = Folder::new("gate-elsewhere");
+    let result = folder.path("result");
+    keep(&result, &[]);
+    let grown = |surplus: u64| json!({"records": 10_000, "missing": 0, "surplus": surplus});
+    plant(&result, |run| {
+        run["gate"] = json!(["lost = 0", "duplicated = 0", "reordered = 0", "corrupt = 0"]);
+        run["config"]["brokers"] = json!("10.0.0.5:9092");
+        run["verified"] = Value::Null;
+        run["log_growth"] = grown(0);
+    });
+    let judged = run(&["gate", &result]);
+    let told = text(&judged.stdout);
+    assert_eq!(code(&judged), Some(0), "{told}{}", text(&judged.stderr));
+    for said in [
+        "pass  lost = 0",
+        "pass  duplicated = 0",
+        "-     reordered = 0",
+        "-     corrupt = 0",
+        "not applicable: brokers elsewhere do not tell",
+        "3 of 3 thresholds kept",
+    ] {
+        assert!(told.contains(said), "{said} is not in\n{told}");
+    }
+    plant(&result, |run| run["log_growth"] = grown(2));
+    let judged = run(&["gate", &result, "--format", "json"]);
+    assert_eq!(code(&judged), Some(3), "{}", text(&judged.stdout));
+    let verdicts = document(&judged)["thresholds"].clone();
+    let verdicts: Vec<_> = (verdicts.as_array().expect("lines").iter())
+        .map(|line| line["verdict"].as_str().expect("a word").to_owned())
+        .collect();
+    let expected = ["pass", "pass", "fail", "not applicable", "not applicable"];
+    assert_eq!(verdicts, expected);
+}
+
 #[test]
 fn what_cannot_be_judged_ends_with_2() {
     let folder = Folder::new("gate-refused");
