@@ -4,7 +4,7 @@
 //!
 //! A threshold whose figure the result does not have is neither kept nor broken: that is a mistake in
 //! the gate, and told as one. One about what brokers elsewhere do not tell of any run does not apply,
-//! and is told as that.
+//! and is told as that. A result that was interrupted, of whatever window it is, is not judged.
 
 use serde::Serialize;
 
@@ -64,7 +64,7 @@ pub enum Verdict {
 }
 
 /// Judges `result` by its own thresholds and by `more`. Refuses a baseline of different work unless
-/// `force`, and a gate without a threshold.
+/// `force`, what was interrupted, and a gate without a threshold.
 pub fn gate(
     result: &Recorded,
     baseline: Option<&Recorded>,
@@ -72,6 +72,15 @@ pub fn gate(
     force: bool,
 ) -> Result<Gate, Failure> {
     let document = &result.document;
+    for judged in [Some(result), baseline].into_iter().flatten() {
+        if judged.document.interrupted {
+            return Err(Failure::config(format!(
+                "{}: the run was interrupted; its figures are of another window than the one asked \
+                 for, and are not judged",
+                judged.folder.display()
+            )));
+        }
+    }
     let mut thresholds = Vec::new();
     for text in &document.gate {
         let name = result.folder.join("run.json");
@@ -89,9 +98,6 @@ pub fn gate(
         )));
     }
     let mut warnings = Vec::new();
-    if document.interrupted {
-        warnings.push("the run was interrupted".to_owned());
-    }
     if document.environment.build.contains("debug") {
         warnings.push("a debug build: its figures mean nothing".to_owned());
     }
@@ -316,5 +322,16 @@ mod tests {
         }
         let untold = judged(&result, None, &["wire_to_ack p99 < 1s"]);
         assert_eq!(untold.exit(), Exit::Config, "that is the client's to know");
+    }
+
+    #[test]
+    fn an_interrupted_result_is_not_judged() {
+        let (whole, mut cut) = (result(1_000), result(1_000));
+        cut.document.interrupted = true;
+        for (judged, baseline) in [(&cut, None), (&whole, Some(&cut))] {
+            let refused = gate(judged, baseline, &[], true).expect_err("interrupted");
+            assert_eq!(refused.exit, Exit::Config);
+            assert!(refused.why.contains("was interrupted"), "{refused}");
+        }
     }
 }

@@ -123,6 +123,24 @@ fn a_shipped_scenario_is_judged_against_brokers_elsewhere_too() {
 }
 
 #[test]
+fn an_interrupted_result_is_not_judged() {
+    let folder = Folder::new("gate-interrupted");
+    let result = folder.path("result");
+    keep(&result, &[]);
+    plant(&result, |run| run["interrupted"] = json!(true));
+    for more in [&[][..], &["--force"]] {
+        let arguments = ["gate", &result, "--threshold", "records_per_s > 1"];
+        let refused = run(&[&arguments[..], more].concat());
+        assert_eq!(code(&refused), Some(2), "{}", text(&refused.stdout));
+        let told = text(&refused.stderr);
+        assert!(
+            told.contains("was interrupted") && told.contains(&result),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn what_cannot_be_judged_ends_with_2() {
     let folder = Folder::new("gate-refused");
     let (result, other) = (folder.path("result"), folder.path("other"));
