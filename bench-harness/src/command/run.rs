@@ -8,6 +8,7 @@ use crate::exit::{Exit, Failure, HELP};
 use crate::interrupt::Interrupt;
 use crate::measure::measure;
 use crate::plan::{Format, Plan};
+use crate::report::hint::of_the_log;
 use crate::report::{document, folder, lock, text};
 use crate::scenario::Draft;
 use crate::setting::{SETTINGS, SWITCHES, TABLES};
@@ -128,6 +129,11 @@ pub fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
                 .map_err(|error| Failure::output(format!("the document: {error}")))?;
             println!("{json}");
             eprint!("{}", threshold::told(&measured.plan.gate, &result, None));
+            let growth = result.log_growth.as_ref();
+            let against = |growth| of_the_log(growth, measured.plan.idempotent());
+            if let Some(warning) = growth.and_then(against) {
+                eprintln!("Warning: {warning}");
+            }
         }
     }
     if let Some(folder) = &measured.plan.out {

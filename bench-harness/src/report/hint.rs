@@ -30,9 +30,34 @@ pub fn hints(measured: &Measured) -> Vec<String> {
         elapsed_s: measured.elapsed_s,
         offered: measured.offered,
         unsent: measured.unsent,
+        idempotent: plan.idempotent(),
         log_growth: measured.log_growth.as_ref(),
     };
     facts.hints()
+}
+
+/// What the growth of a log of brokers elsewhere says against the run, if anything: more than a hint.
+pub fn of_the_log(growth: &LogGrowth, idempotent: bool) -> Option<String> {
+    if growth.missing > 0 {
+        return Some(format!(
+            "{} acked records are not in the topic's log: lost, or the log was cut meanwhile.",
+            show_count(growth.missing)
+        ));
+    }
+    (growth.surplus > 0).then(|| {
+        let records = show_count(growth.surplus);
+        let whose = match idempotent {
+            true => {
+                "another writer's, or duplicates, which idempotence is there to prevent: a fault of \
+                 client or broker"
+            }
+            false => "another writer's, or duplicates",
+        };
+        format!(
+            "The topic's log grew by {records} records more than this client sent: {whose}. From \
+             offsets nobody can tell; a topic of its own for each client would."
+        )
+    })
 }
 
 /// What hints are made of.
@@ -47,6 +72,7 @@ struct Facts<'a> {
     elapsed_s: f64,
     offered: u64,
     unsent: u64,
+    idempotent: bool,
     log_growth: Option<&'a Result<LogGrowth, String>>,
 }
 
@@ -91,17 +117,9 @@ impl Facts<'_> {
             );
         }
         match self.log_growth {
-            Some(Ok(growth)) if growth.missing > 0 => hints.push(format!(
-                "{} acked records are not in the topic's log: lost, or the log was cut meanwhile.",
-                show_count(growth.missing)
-            )),
-            Some(Ok(growth)) if growth.surplus > 0 => hints.push(format!(
-                "The topic's log grew by {} records more than this client sent: another writer's, or \
-                 duplicates. From offsets nobody can tell; a topic of its own for each client would.",
-                show_count(growth.surplus)
-            )),
+            Some(Ok(growth)) => hints.extend(of_the_log(growth, self.idempotent)),
             Some(Err(why)) => hints.push(format!("The topic's log was not compared: {why}")),
-            Some(Ok(_)) | None => {}
+            None => {}
         }
         hints
     }
@@ -122,6 +140,7 @@ mod tests {
         elapsed_s: 10.0,
         offered: 1_000,
         unsent: 0,
+        idempotent: false,
         log_growth: None,
     };
 
@@ -157,6 +176,13 @@ mod tests {
             let log_growth = Some(&growth);
             let remote = Facts { log_growth, ..FINE };
             assert!(remote.hints()[0].contains(said), "{:?}", remote.hints());
+            let told = |hint: &String| hint.contains("idempotence is there to prevent");
+            assert!(!remote.hints().iter().any(told));
+            let idempotent = Facts {
+                idempotent: true,
+                ..remote
+            };
+            assert_eq!(idempotent.hints().iter().any(told), said.contains("more"));
         }
     }
 }

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringpost_bench::recorded::Recorded;
 use ringpost_bench::threshold::Figure;
+use ringpost_broker::{PartitionFault, Server, ServerConfig};
 use serde_json::Value;
 
 use crate::support::{Folder, Running, SHORT, bench, code, document, is_gone, number, run, text};
@@ -701,6 +702,55 @@ fn a_broker_that_is_not_there_is_named() {
         "{}",
         text(&output.stderr)
     );
+}
+
+/// A broker of this process, with a topic `t` of one partition.
+fn broker() -> Server {
+    let server = Server::start(ServerConfig::default()).expect("a port");
+    let made = server.with(|broker| broker.create_topic("t", 1).is_ok());
+    assert!(made);
+    server
+}
+
+#[test]
+fn records_missing_in_a_log_elsewhere_end_the_run_with_1() {
+    let server = broker();
+    // What is sent without asking for an answer is not appended, and nobody is told.
+    server.with(|broker| {
+        let fault = PartitionFault::OmitBefore;
+        broker.faults().every_batch("t", 0, fault);
+    });
+    let address = server.bootstrap();
+    let to = ["run", "--brokers", &address, "--topic", "t", "--acks", "0"];
+    let small = ["--records", "1k", "--warmup", "0s", "--format", "json"];
+    let output = run(&[&to[..], &small].concat());
+    assert_eq!(code(&output), Some(1), "{}", text(&output.stderr));
+    let document = document(&output);
+    assert_eq!(document["good"], Value::Bool(false));
+    assert_eq!(document["log_growth"]["missing"], document["sent_records"]);
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("Warning: 1 000 acked records are not"),
+        "{told}"
+    );
+    server.shutdown();
+}
+
+#[test]
+fn records_too_many_in_a_log_elsewhere_are_warned_about() {
+    let server = broker();
+    let address = server.bootstrap();
+    let to = ["run", "--brokers", &address, "--topic", "t"];
+    let small = ["--warmup", "0s", "--format", "json"];
+    let mut other = Running::start(&[&to[..], &small, &["--duration", "10m"]].concat());
+    other.until("measuring");
+    let output = run(&[&to[..], &small, &["--duration", "300ms"]].concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let told = text(&output.stderr);
+    assert!(told.contains("Warning: The topic's log grew by"), "{told}");
+    assert!(told.contains("idempotence is there to prevent"), "{told}");
+    drop(other);
+    server.shutdown();
 }
 
 const LONG: [&str; 8] = [
