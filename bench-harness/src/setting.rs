@@ -59,9 +59,21 @@ impl Setting {
         self.name.replace('_', "-")
     }
 
-    /// Reads `text` into `plan`; the error is a whole sentence without the setting's name.
-    pub fn apply(&self, plan: &mut Plan, text: &str) -> Result<(), String> {
-        (self.read)(plan, text).map_err(|more| {
+    /// Whether `text`, as a value of this setting, is a path.
+    pub fn is_path(&self, text: &str) -> bool {
+        match self.name {
+            "record_size" => bytes(text).is_none(),
+            "out" => !text.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Reads `text` into `plan`, a path in it from `folder`; the error is a whole sentence without the
+    /// setting's name.
+    pub fn apply(&self, plan: &mut Plan, text: &str, folder: &Path) -> Result<(), String> {
+        let path = self.is_path(text).then(|| folder.join(text));
+        let path = path.as_ref().map(|path| path.to_string_lossy());
+        (self.read)(plan, path.as_deref().unwrap_or(text)).map_err(|more| {
             let more = if more.is_empty() {
                 more
             } else {
@@ -245,7 +257,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "record_size",
         value_name: "SIZE|FILE",
         help: "Size of every record's value, or a file with a value on every line (read into a \
-               memory map before the run)",
+               memory map before the run; in a scenario, from its folder)",
         expected: "a size like 100B or 1KiB, or the path of a file",
         read: |plan, text| {
             plan.record_size = record_source(text)?;
@@ -524,7 +536,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "out",
         value_name: "DIR",
         help: "Folder to write the results to: run.json, histograms, summary.md, the scenario as \
-               run, README.md",
+               run, README.md (in a scenario, from its folder)",
         expected: "the path of a folder; it is made if it is not there",
         read: |plan, text| {
             plan.out = Some(PathBuf::from(plain((!text.is_empty()).then_some(text))?));
@@ -594,7 +606,7 @@ mod tests {
             };
             let mut copy = plan.clone();
             setting
-                .apply(&mut copy, &shown)
+                .apply(&mut copy, &shown, Path::new(""))
                 .unwrap_or_else(|e| panic!("{}: {e}", setting.name));
             assert_eq!((setting.show)(&copy), Some(shown), "{}", setting.name);
         }
@@ -624,7 +636,7 @@ mod tests {
             let mut plan = Plan::default();
             let error = find(name)
                 .expect(name)
-                .apply(&mut plan, bad)
+                .apply(&mut plan, bad, Path::new(""))
                 .expect_err(bad);
             assert!(error.contains(said), "{name}={bad}: {error}");
             assert!(error.contains(bad), "{error}");
@@ -637,7 +649,7 @@ mod tests {
         for text in ["gap=1ms", "client_id=a=b", "gap=2ms"] {
             find("set")
                 .expect("set")
-                .apply(&mut plan, text)
+                .apply(&mut plan, text, Path::new(""))
                 .expect(text);
         }
         let expected = [("client_id", "a=b"), ("gap", "2ms")].map(|(k, v)| (k.into(), v.into()));

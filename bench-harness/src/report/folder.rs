@@ -5,7 +5,8 @@
 //! response.hlog    intended send → ack, in ns   ┐ HdrHistogram interval logs (V2, deflate), a line
 //! service.hlog     actual send → ack, in ns     │ an interval: HistogramLogAnalyzer and hdr-plot
 //! throughput.hlog  records/s over 10 ms         ┘ read them, `merge` adds them without loss
-//! scenario.toml    the settings as resolved: `ringpost-bench run scenario.toml` repeats the run
+//! scenario.toml    the settings as resolved: `ringpost-bench run scenario.toml` repeats the run, from
+//!                  anywhere on this host
 //! summary.md       the figures in a table
 //! README.md        host, kernel, commit, command
 //! ```

@@ -6,7 +6,8 @@ use crate::setting::{SETTINGS, Setting, TABLES};
 
 /// A setting and its values.
 ///
-/// Invariant: each value is one the setting takes, as the setting shows it again, and there once.
+/// Invariant: each value is one the setting takes, as the setting shows it again (a path as it was
+/// said), and there once.
 #[derive(Clone, Debug)]
 pub struct Axis {
     setting: &'static Setting,
@@ -78,9 +79,14 @@ impl Axis {
     /// Adds a value; the error is a sentence without the key.
     pub(super) fn add(&mut self, text: &str, origin: Origin) -> Result<(), String> {
         let mut plan = Plan::default();
-        self.setting.apply(&mut plan, &self.written(text))?;
-        // As it is shown, so that `1024B` and `1KiB` are one value with one name.
-        let value = (self.setting.show)(&plan).unwrap_or_else(|| text.to_owned());
+        self.setting
+            .apply(&mut plan, &self.written(text), origin.folder())?;
+        // As it is shown, so that `1024B` and `1KiB` are one value with one name; a path as it is said.
+        let value = match self.setting.is_path(text) {
+            true => None,
+            false => (self.setting.show)(&plan),
+        };
+        let value = value.unwrap_or_else(|| text.to_owned());
         if self.values.iter().any(|(known, _)| *known == value) {
             return Err(format!("`{text}` is there twice"));
         }

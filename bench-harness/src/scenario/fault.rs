@@ -1,6 +1,7 @@
 //! What is wrong with a scenario or with flags, and where it was said.
 
 use std::fmt;
+use std::path::Path;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,15 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// The folder that paths said here start from; empty for the current one.
+    pub(super) fn folder(&self) -> &Path {
+        let file = match self {
+            Origin::Line(file, _) | Origin::File(file) => Path::new(file),
+            Origin::Flag => return Path::new(""),
+        };
+        file.parent().unwrap_or(Path::new(""))
+    }
+
     /// The line in its file; flags come after all of them.
     pub(super) fn line(&self) -> usize {
         match self {

@@ -12,7 +12,8 @@
 //! thresholds = ["p99.9 < 2ms"]
 //! ```
 //! Unknown keys are refused and the nearest known one is named; every fault says file, line and key.
-//! Flags override files, a file what it extends; `[set]` and `[gate]` add up, and replace by name.
+//! Paths are from the folder of the file that says them, like `extends`; those of flags from the
+//! current one. Flags override files, a file what it extends; `[set]` and `[gate]` add up, and replace by name.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -302,7 +303,7 @@ impl Draft {
             self.engine_settings
                 .push((key.into(), origin.clone(), value.into()));
         }
-        if let Err(what) = setting.apply(&mut self.plan, text) {
+        if let Err(what) = setting.apply(&mut self.plan, text, origin.folder()) {
             let name = match (name, &origin) {
                 ("gate", Origin::Line(..)) => "gate.thresholds",
                 (name, _) => name,
@@ -593,6 +594,41 @@ mod tests {
         assert_eq!(gate, ["p50 < 1ms", "p99 < 5ms", "lost = 0"]);
         let set = [("client_id", "a"), ("gap", "2ms")];
         assert_eq!(plan.set, set.map(|(k, v)| (k.into(), v.into())));
+    }
+
+    #[test]
+    fn paths_are_from_the_folder_of_the_file_that_says_them() {
+        let plan = files(
+            "paths",
+            &[
+                ("main.toml", "extends = 'sub/base.toml'\nout = 'results'\n"),
+                ("sub/base.toml", "record_size = 'events'\n"),
+                ("sub/events", "an event\n"),
+            ],
+        )
+        .expect("good");
+        let RecordSource::File(corpus) = &plan.record_size else {
+            panic!("{plan:?}");
+        };
+        let out = plan.out.clone().expect("said");
+        assert!(corpus.ends_with("sub/events") && corpus.is_absolute());
+        assert_eq!(out.parent(), corpus.parent().and_then(Path::parent));
+        let faults = files("paths-gone", &[("main.toml", "record_size = 'gone'\n")]);
+        let faults = faults.expect_err("not there");
+        assert!(
+            faults.contains("record_size: `gone` is not allowed (neither"),
+            "{faults}"
+        );
+
+        let mut draft = Draft::default();
+        draft.flag("record_size", "Cargo.toml"); // of this crate, where its tests run
+        let plan = draft.finish().expect("there");
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let here = here.canonicalize().expect("there");
+        assert_eq!(plan.record_size.to_string(), "Cargo.toml");
+        let written = format!("record_size = \"{}\"", here.display());
+        assert!(to_toml(&plan).contains(&written), "{}", to_toml(&plan));
+        assert!(to_flags(&plan).contains(&format!("--record-size={}", here.display())));
     }
 
     #[test]

@@ -1,14 +1,15 @@
-//! A plan as the scenario or the flags that give it again.
+//! A plan as the scenario or the flags that give it again, from whatever folder they are read.
 
 use crate::client::null::UNUSED;
-use crate::plan::{Engine, Plan};
+use crate::plan::{Engine, Plan, RecordSource};
 use crate::setting::{SETTINGS, Setting};
 
-/// The plan as a scenario that gives the same plan again.
+/// The plan as a scenario that gives the same plan again, without where results go: who repeats a run
+/// keeps the first one's.
 pub fn to_toml(plan: &Plan) -> String {
     let mut out = String::new();
-    for setting in SETTINGS {
-        if let Some(value) = (setting.show)(plan)
+    for setting in SETTINGS.iter().filter(|setting| setting.name != "out") {
+        if let Some(value) = shown(plan, setting)
             && usable(plan, setting)
             && !implied(plan, setting)
         {
@@ -37,7 +38,7 @@ pub fn to_flags(plan: &Plan) -> Vec<String> {
         .iter()
         .filter(|setting| !["out", "format"].contains(&setting.name))
         .filter(|setting| usable(plan, setting) && !implied(plan, setting))
-        .filter_map(|setting| Some(format!("--{}={}", setting.flag(), (setting.show)(plan)?)));
+        .filter_map(|setting| Some(format!("--{}={}", setting.flag(), shown(plan, setting)?)));
     let set = plan
         .set
         .iter()
@@ -47,6 +48,16 @@ pub fn to_flags(plan: &Plan) -> Vec<String> {
         .iter()
         .map(|threshold| format!("--gate={threshold}"));
     shown.chain(set).chain(gate).collect()
+}
+
+/// A setting's value; a file by its whole path.
+fn shown(plan: &Plan, setting: &Setting) -> Option<String> {
+    if let ("record_size", RecordSource::File(path)) = (setting.name, &plan.record_size) {
+        // However it is reached: two ways to the same file are one setting.
+        let whole = path.canonicalize().unwrap_or_else(|_| path.clone());
+        return Some(whole.display().to_string());
+    }
+    (setting.show)(plan)
 }
 
 /// Whether another setting says this one already.

@@ -9,7 +9,7 @@ use ringpost_bench::recorded::Recorded;
 use ringpost_bench::report::lock;
 use serde_json::Value;
 
-use crate::support::{Folder, Running, code, document, run, text};
+use crate::support::{Folder, Running, bench, code, document, run, text};
 
 /// A scenario whose runs are as short as they can be, with `rest` after its settings.
 fn scenario(folder: &Folder, rest: &str) -> String {
@@ -117,6 +117,44 @@ fn a_killed_sweep_goes_on_where_it_was() {
         let recorded = Recorded::open(format!("{out}/{cell}").as_ref()).expect("a result");
         assert!(!recorded.document.interrupted, "{cell}");
     }
+}
+
+#[test]
+fn a_scenario_with_a_corpus_is_the_same_from_every_folder() {
+    let folder = Folder::new("sweep-corpus");
+    fs::create_dir_all(folder.path("elsewhere")).expect("made");
+    for name in ["few", "more"] {
+        fs::write(
+            folder.path(name),
+            format!("an event of {name}\n").repeat(100),
+        )
+        .expect("written");
+    }
+    let out = folder.path("out");
+    scenario(&folder, "[sweep]\nrecord_size = ['few', 'more']\n");
+    let from = |place: &str, arguments: &[&str]| {
+        let mut command = bench(arguments);
+        command
+            .current_dir(folder.path(place))
+            .output()
+            .expect("runs")
+    };
+    let output = from(".", &["sweep", "scenario.toml", "--out", &out]);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let again = from("elsewhere", &["sweep", "../scenario.toml", "--out", &out]);
+    assert_eq!(code(&again), Some(0), "{}", text(&again.stderr));
+    let told = text(&again.stderr);
+    assert!(told.contains("2 of 2 runs are there already"), "{told}");
+
+    let short = ["--duration", "1ms", "--format", "json"];
+    let kept = format!("{out}/more/scenario.toml");
+    let output = from("elsewhere", &[&["run", &kept], &short[..]].concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let corpus = document(&output)["config"]["record_size"].clone();
+    assert!(
+        corpus.as_str().is_some_and(|path| path.ends_with("/more")),
+        "{corpus}"
+    );
 }
 
 #[test]
