@@ -35,7 +35,7 @@ mod resolved;
 
 pub use axis::Axis;
 pub use fault::{Fault, Faults, Origin};
-pub use resolved::{entry, to_flags, to_toml};
+pub use resolved::{entry, to_flags, to_toml, work};
 
 /// Keys of a scenario that are no settings.
 const STRUCTURE: [&str; 2] = ["extends", "sweep"];

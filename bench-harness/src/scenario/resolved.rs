@@ -50,6 +50,11 @@ pub fn to_flags(plan: &Plan) -> Vec<String> {
     shown.chain(set).chain(gate).collect()
 }
 
+/// The flags that say what is done. The gate is no part of it: it judges what was done.
+pub fn work(flags: &[String]) -> impl Iterator<Item = &String> {
+    flags.iter().filter(|flag| !flag.starts_with("--gate="))
+}
+
 /// A setting's value; a file by its whole path.
 fn shown(plan: &Plan, setting: &Setting) -> Option<String> {
     if let ("record_size", RecordSource::File(path)) = (setting.name, &plan.record_size) {

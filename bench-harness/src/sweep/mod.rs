@@ -32,7 +32,7 @@ use crate::plan::Plan;
 use crate::recorded::{self, Recorded};
 use crate::report::document::Document;
 use crate::report::{folder, lock};
-use crate::scenario::{Draft, to_flags};
+use crate::scenario::{Draft, to_flags, work};
 use crate::sweep::matrix::{Cell, Matrix, order};
 use crate::sweep::progress::{Estimate, Live};
 use crate::sweep::state::{CellState, Progress, RunState, SCHEMA, State};
@@ -141,6 +141,13 @@ impl Sweep {
                 self.state.runs.len()
             ));
         }
+        let regauged = self.judged_by_another_gate();
+        if regauged > 0 {
+            live.say(&format!(
+                "[gate] has changed since {regauged} of them ran: their results keep the thresholds \
+                 they ran with; `gate --threshold` adds others"
+            ));
+        }
         let mut unmerged = None;
         for at in 0..self.state.runs.len() {
             if left(&self.state.runs[at]) && !interrupt.asked() {
@@ -164,6 +171,16 @@ impl Sweep {
         } else {
             Exit::Unsettled
         })
+    }
+
+    /// How many of the results have other thresholds than the scenario has by now.
+    fn judged_by_another_gate(&self) -> usize {
+        let changed = |(cell, result): &&(usize, Option<Document>)| {
+            let gate = self.matrix.cells[*cell].plan.gate.iter();
+            let gate: Vec<_> = gate.map(ToString::to_string).collect();
+            result.as_ref().is_some_and(|result| result.gate != gate)
+        };
+        self.runs.iter().filter(changed).count()
     }
 
     /// Whether all of it is done.
@@ -248,7 +265,7 @@ impl Sweep {
         let mut draft = Draft::default();
         draft.read_text("scenario.toml", &scenario);
         let cell = self.cell(at);
-        let same = |plan: Plan| to_flags(&plan) == to_flags(&cell.plan);
+        let same = |plan: Plan| work(&to_flags(&plan)).eq(work(&to_flags(&cell.plan)));
         if !draft.finish().is_ok_and(same) {
             return Err(format!(
                 "{}: a run of another scenario lies there; {ELSEWHERE}",
@@ -330,17 +347,17 @@ fn differs(found: &State, wanted: &State) -> Option<String> {
     let cells = found.cells.iter().zip(&wanted.cells);
     cells
         .filter_map(|(found, wanted)| {
-            let (old, new) = (&found.flags, &wanted.flags);
-            let less = |from: &[String], of: &[String]| {
+            let [old, new] = [found, wanted].map(|cell| work(&cell.flags).collect::<Vec<_>>());
+            let less = |from: &[&String], of: &[&String]| {
                 let gone = from.iter().filter(|flag| !of.contains(flag));
-                gone.cloned().collect::<Vec<_>>().join(" ")
+                gone.map(|flag| flag.as_str()).collect::<Vec<_>>().join(" ")
             };
             let name = &found.name;
             (old != new).then(|| {
                 format!(
                     "its {name} has `{}`, this one `{}`",
-                    less(old, new),
-                    less(new, old)
+                    less(&old, &new),
+                    less(&new, &old)
                 )
             })
         })

@@ -47,7 +47,7 @@ pub struct CellState {
     pub name: String,
     /// What sets it apart: key and value.
     pub settings: BTreeMap<String, String>,
-    /// All its settings, as flags of `run`: two cells are the same when these are.
+    /// All its settings, as flags of `run`: two cells are the same when these are, but for the gate.
     pub flags: Vec<String>,
 }
 

@@ -227,6 +227,28 @@ fn rounds_take_turns_and_are_merged() {
 }
 
 #[test]
+fn another_gate_is_no_other_sweep() {
+    let folder = Folder::new("sweep-gate");
+    let out = folder.path("out");
+    let sweep = |limit: &str| {
+        let gate = format!("[sweep]\nacks = [0, 1]\n[gate]\nthresholds = ['{limit}']\n");
+        let output = run(&["sweep", &scenario(&folder, &gate), "--out", &out]);
+        assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    assert!(!sweep("records_per_s > 1").contains("are there already"));
+    let before = identity(&format!("{out}/1/run.json"));
+    let told = sweep("records_per_s > 2");
+    assert!(told.contains("2 of 2 runs are there already"), "{told}");
+    assert!(
+        told.contains("[gate] has changed since 2 of them ran"),
+        "{told}"
+    );
+    assert_eq!(identity(&format!("{out}/1/run.json")), before);
+    assert!(!sweep("records_per_s > 1").contains("[gate] has changed"));
+}
+
+#[test]
 fn a_dry_run_tells_the_plan_and_touches_nothing() {
     let folder = Folder::new("sweep-dry");
     let out = folder.path("out");
