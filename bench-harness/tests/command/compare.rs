@@ -149,6 +149,54 @@ fn an_unfinished_sweep_is_compared_by_the_rounds_it_has() {
 }
 
 #[test]
+fn other_surroundings_are_warned_about_in_every_format() {
+    let folder = Folder::new("compare-hosts");
+    let (here, there) = (folder.path("here"), folder.path("there"));
+    keep(&here, &[]);
+    plant(&here, Path::new(&there), 1.0, 1.0);
+    let path = Path::new(&there).join("run.json");
+    let mut run_json: Value =
+        serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+    let of_here = run_json["environment"].clone();
+    run_json["environment"]["host"] = json!("somewhere-else");
+    run_json["environment"]["kernel"] = json!("2.6.32-other");
+    fs::write(&path, run_json.to_string()).expect("written");
+    let value = |name: &str| of_here[name].as_str().expect("known").to_owned();
+    let warnings = [
+        format!(
+            "different surroundings: host: {} | somewhere-else",
+            value("host")
+        ),
+        format!(
+            "different surroundings: kernel: {} | 2.6.32-other",
+            value("kernel")
+        ),
+    ];
+
+    let output = run(&["compare", &here, &there, "--format", "json"]);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let told = document(&output)["warnings"].clone();
+    let told = told.as_array().expect("a list");
+    for warning in &warnings {
+        assert!(
+            told.contains(&json!(warning)),
+            "{warning} is not in {told:?}"
+        );
+    }
+    for format in ["text", "markdown"] {
+        let output = run(&["compare", &here, &there, "--format", format]);
+        assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+        let told = text(&output.stdout).replace('\\', "");
+        for warning in &warnings {
+            assert!(told.contains(warning), "{warning} is not in\n{told}");
+        }
+    }
+    // The same host says nothing of the kind.
+    let told = text(&run(&["compare", &here, &here]).stdout);
+    assert!(!told.contains("different surroundings"), "{told}");
+}
+
+#[test]
 fn different_work_is_refused_and_few_pairs_are_told() {
     let folder = Folder::new("compare-refused");
     let (none, lz4) = (folder.path("none"), folder.path("lz4"));
