@@ -17,8 +17,12 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::placement;
+use crate::plan::Format;
 use crate::units::show_count;
 use crate::usage::Process;
+
+/// The verdict's kind and version.
+pub const SCHEMA: &str = "ringpost-bench/broker/1";
 
 /// What the broker saw, and what it cost.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -66,8 +70,17 @@ pub struct Options {
     pub delay: Duration,
     /// CPUs it is bound to.
     pub cpus: Vec<usize>,
+    /// What it prints in the foreground.
+    pub format: Format,
     /// Whether it is told what to do over stdin.
     pub control: bool,
+}
+
+impl Options {
+    /// What `--mode` calls it.
+    fn mode(&self) -> &'static str {
+        if self.verify { "verify" } else { "ack" }
+    }
 }
 
 /// Runs the broker until it is told to end.
@@ -90,14 +103,70 @@ pub fn run(options: &Options) -> Result<Exit, Failure> {
             }
         }
     } else {
-        let mode = if options.verify { "verify" } else { "ack" };
-        let _ = writeln!(out.lock(), "listening={} mode={mode}", server.bootstrap());
+        let listening = format!("listening={} mode={}", server.bootstrap(), options.mode());
+        match options.format {
+            Format::Text => _ = writeln!(out.lock(), "{listening}"),
+            Format::Json => eprintln!("{listening}"),
+        }
         eprintln!("Ctrl-C ends it and prints what it saw.");
         interrupt.wait();
-        print_report(&report(&server));
+        let verdict = Verdict::of(options, report(&server));
+        match options.format {
+            Format::Text => print_report(&verdict.report),
+            Format::Json => {
+                let json = serde_json::to_string_pretty(&verdict)
+                    .map_err(|error| Failure::output(format!("the verdict: {error}")))?;
+                println!("{json}");
+            }
+        }
+        server.shutdown();
+        return Ok(verdict.exit());
     }
     server.shutdown();
     Ok(Exit::Good)
+}
+
+/// What a broker in the foreground says in the end; `--format json` prints it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Verdict {
+    /// Kind and version.
+    schema: String,
+    version: String,
+    /// `verify` or `ack`.
+    mode: String,
+    /// Whether nothing was lost, duplicated, reordered or corrupt; `null` when nobody looked.
+    good: Option<bool>,
+    #[serde(flatten)]
+    report: BrokerReport,
+}
+
+impl Verdict {
+    fn of(options: &Options, report: BrokerReport) -> Self {
+        let BrokerReport {
+            lost,
+            duplicated,
+            reordered,
+            corrupt,
+            ..
+        } = report;
+        Self {
+            schema: SCHEMA.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            mode: options.mode().into(),
+            good: options
+                .verify
+                .then_some(lost + duplicated + reordered + corrupt == 0),
+            report,
+        }
+    }
+
+    /// How the program ends.
+    fn exit(&self) -> Exit {
+        match self.good {
+            Some(false) => Exit::Unsettled,
+            Some(true) | None => Exit::Good,
+        }
+    }
 }
 
 fn start(options: &Options) -> Result<Server, Failure> {
@@ -189,4 +258,44 @@ fn print_report(report: &BrokerReport) {
         report.corrupt,
         report.process.cpu_s(),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_good_only_when_somebody_looked_and_found_nothing() {
+        let mut options = Options {
+            listen: "127.0.0.1:0".into(),
+            advertise: None,
+            verify: true,
+            store: false,
+            partitions: 1,
+            auto_create: true,
+            nodes: 1,
+            batch_bytes_max: 1 << 20,
+            delay: Duration::ZERO,
+            cpus: Vec::new(),
+            format: Format::Json,
+            control: false,
+        };
+        let faults: [fn(&mut BrokerReport); 4] = [
+            |report| report.lost = 1,
+            |report| report.duplicated = 1,
+            |report| report.reordered = 1,
+            |report| report.corrupt = 1,
+        ];
+        for fault in faults {
+            let mut report = BrokerReport::default();
+            let clean = Verdict::of(&options, report);
+            assert_eq!((clean.good, clean.exit()), (Some(true), Exit::Good));
+            fault(&mut report);
+            let found = Verdict::of(&options, report);
+            assert_eq!((found.good, found.exit()), (Some(false), Exit::Unsettled));
+        }
+        options.verify = false;
+        let unknown = Verdict::of(&options, BrokerReport::default());
+        assert_eq!((unknown.good, unknown.exit()), (None, Exit::Good));
+    }
 }

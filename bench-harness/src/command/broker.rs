@@ -5,9 +5,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::broker::{self, Options};
 use crate::exit::{Exit, Failure};
+use crate::plan::Format;
 use crate::{placement, units};
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
 Examples:
   ringpost-bench broker
       Listens on 127.0.0.1:9092 and checks everything it gets; Ctrl-C prints what it saw.
@@ -15,7 +16,17 @@ Examples:
       A free port (printed), and everything is kept for consumers to read.
   ringpost-bench broker --listen 10.0.0.5:9092
       For clients on other hosts: `ringpost-bench run --brokers 10.0.0.5:9092 --topic mine` there.
-      What all of them sent is checked together, and printed in the end.";
+      What all of them sent is checked together, and printed in the end.
+  ringpost-bench broker --format json >verdict.json
+      For scripts: the address goes to stderr, and stdout gets one document when it ends.
+
+Exit codes:
+  0  ended by Ctrl-C or SIGTERM, and nothing wrong with what lies in its log (`--mode ack` does not look)
+  1  ended like that, and a record was lost, duplicated, reordered or corrupt
+  2  a flag is wrong
+  4  the address is in use, or not one of this host's
+  5  the document could not be printed
+  130  Ctrl-C a second time: ended at once, nothing is printed";
 
 /// Its flags.
 pub fn command() -> Command {
@@ -29,7 +40,7 @@ pub fn command() -> Command {
         };
     Command::new("broker")
         .about("The embedded broker alone: a Kafka-protocol broker model, in memory")
-        .after_help(EXAMPLES)
+        .after_help(HELP)
         .arg(arg(
             "listen",
             "HOST:PORT",
@@ -100,6 +111,15 @@ pub fn command() -> Command {
                 .help("CPUs to run on, like 0 or 0,2-3 [default: any]"),
         )
         .arg(
+            arg(
+                "format",
+                "FORMAT",
+                "text",
+                "What stdout gets: the address and, in the end, a sentence, or one JSON document",
+            )
+            .value_parser(PossibleValuesParser::new(["text", "json"])),
+        )
+        .arg(
             Arg::new("control")
                 .long("control")
                 .action(ArgAction::SetTrue)
@@ -147,6 +167,10 @@ fn options(matches: &ArgMatches) -> Result<Options, Failure> {
                     "--cpus: `{cpus}`; expected CPU numbers like 0 or 0,2-3"
                 ))
             })?,
+        },
+        format: match text("format").as_str() {
+            "json" => Format::Json,
+            _ => Format::Text,
         },
         control: matches.get_flag("control"),
     })

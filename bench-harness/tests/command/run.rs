@@ -888,3 +888,39 @@ fn a_broker_in_the_foreground_serves_a_run_and_reports() {
     );
     assert!(broker.0.wait().expect("it ends").success());
 }
+
+#[test]
+fn a_brokers_verdict_is_one_document() {
+    for mode in ["verify", "ack"] {
+        let to = ["broker", "--listen", "127.0.0.1:0", "--mode", mode];
+        let mut broker = Running::start(&[&to[..], &["--format", "json"]].concat());
+        let mut line = String::new();
+        let mut stderr = BufReader::new(broker.0.stderr.take().expect("piped"));
+        stderr.read_line(&mut line).expect("text");
+        let address = line
+            .strip_prefix("listening=")
+            .and_then(|rest| rest.split_whitespace().next())
+            .unwrap_or_else(|| panic!("`{line}`"));
+        let to = ["run", "--brokers", address, "--topic", "t"];
+        let output = run(&[&to[..], &["--format", "json"], &SHORT[..]].concat());
+        assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+        kill(broker.pid(), Signal::SIGINT).expect("signalled");
+        let stdout = broker.0.stdout.take().expect("piped");
+        let verdict = std::io::read_to_string(stdout).expect("text");
+        let verdict: Value = serde_json::from_str(&verdict).expect("one document");
+        assert!(broker.0.wait().expect("it ends").success());
+        assert_eq!(verdict["schema"], "ringpost-bench/broker/1");
+        assert_eq!(verdict["mode"], mode);
+        let good = match mode {
+            "verify" => Value::Bool(true),
+            _ => Value::Null,
+        };
+        assert_eq!(verdict["good"], good, "{verdict:#}");
+        let sent = &document(&output)["run"]["taken_records"];
+        assert_eq!(verdict["records"], *sent);
+        for nothing in ["lost", "duplicated", "reordered", "corrupt"] {
+            assert_eq!(verdict[nothing], 0, "{nothing}");
+        }
+        assert!(number(&verdict, "/process/user_s") > 0.0);
+    }
+}
