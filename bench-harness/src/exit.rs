@@ -21,15 +21,17 @@ pub enum Exit {
     Output,
 }
 
-/// What `--help` says about exit codes.
+/// What the program's `--help` says about exit codes; that of each command says which it has, and
+/// what they mean there.
 pub const HELP: &str = "\
-Exit codes:
-  0  good: all records settled, none lost, duplicated, reordered or corrupt
-  1  measured, but some record did not end as it should
-  2  a flag or a scenario is wrong; nothing was measured
-  3  a threshold is not met
-  4  no broker, no connection, or a broker that refuses to do its part
-  5  the results could not be written";
+Exit codes (each command's --help says which it has):
+  0  good
+  1  a record was lost, duplicated, reordered, corrupt, refused, or nobody knows what became of it
+  2  a flag, a scenario or a results folder is wrong
+  3  a threshold is not met, or no rate was found
+  4  no broker, no connection, an address in use, or a broker that refuses to do its part
+  5  the results could not be written
+  130  Ctrl-C a second time: ended at once";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

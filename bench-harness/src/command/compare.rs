@@ -8,9 +8,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use crate::compare::markdown::markdown;
 use crate::compare::text::text;
 use crate::compare::{Side, compare};
-use crate::exit::{Exit, Failure, HELP};
+use crate::exit::{Exit, Failure};
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
 Examples:
   ringpost-bench compare before after
       Two results of the same work. A ratio says nothing without its interval: where that holds
@@ -21,14 +21,18 @@ Examples:
       Several, each against the first.
 
 Pairs are rounds where both results have them (a sweep with rounds makes them in turns), else the
-intervals of the two runs. `gate` is what fails a build; `compare` ends with 0 whoever is faster, and
-with 2 when a folder holds no results or the results are of different work.";
+intervals of the two runs. `gate` is what fails a build.
+
+Exit codes:
+  0  compared, whoever is faster
+  2  a flag is wrong, a folder holds no results, or they are of different work
+  5  the comparison could not be printed";
 
 /// Its flags.
 pub fn command() -> Command {
     Command::new("compare")
         .about("Is one result faster than another? Pair by pair, with intervals and a verdict")
-        .after_help(format!("{EXAMPLES}\n\n{HELP}"))
+        .after_help(HELP)
         .arg(
             Arg::new("dirs")
                 .value_name("DIR")

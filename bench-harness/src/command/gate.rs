@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::exit::{Exit, Failure, HELP};
+use crate::exit::{Exit, Failure};
 use crate::gate::gate;
 use crate::recorded::Recorded;
 use crate::threshold::{EXPECTED, Threshold};
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
 Examples:
   ringpost-bench run scenario.toml --out now && ringpost-bench gate now
       The thresholds of the scenario's [gate]; ends with 3 when one is not kept.
@@ -19,14 +19,22 @@ Examples:
   ringpost-bench gate now --baseline before --threshold 'vs_baseline records_per_s > -3%'
       Not more than 3 % slower than before. (`compare` says what of that is noise.)
 
-Ends with 3 when a threshold is not kept or a record did not end as it should; with 2 when a threshold
-cannot be judged (the result does not have the figure, or there is no baseline) or there is none.";
+Brokers elsewhere do not tell what lies in their log, only by how much it grew: `lost` is judged by what
+is missing there and `duplicated` by what is too much; limits on what they do not tell do not apply.
+
+Exit codes:
+  0  every threshold that applies is kept, and every record ended as it should
+  2  a flag is wrong, a folder holds no results, there is no threshold, one cannot be judged (the result
+     does not have the figure, there is no baseline, or it did different work), or the run was
+     interrupted, which is not judged
+  3  a threshold is not kept, or a record did not end as it should
+  5  the verdict could not be printed";
 
 /// Its flags.
 pub fn command() -> Command {
     Command::new("gate")
         .about("Does a result keep its thresholds? Ends with 3 when it does not")
-        .after_help(format!("{EXAMPLES}\n\n{HELP}"))
+        .after_help(HELP)
         .arg(
             Arg::new("result")
                 .value_name("RESULT")

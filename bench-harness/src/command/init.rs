@@ -7,15 +7,20 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use crate::exit::{Exit, Failure};
 use crate::init;
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
 Examples:
-  ringpost-bench init && ringpost-bench run scenario.toml";
+  ringpost-bench init && ringpost-bench run scenario.toml
+
+Exit codes:
+  0  the file is written
+  2  a flag is wrong
+  5  the file could not be written, or is there already";
 
 /// Its flags.
 pub fn command() -> Command {
     Command::new("init")
         .about("Writes a commented scenario file that `run` takes")
-        .after_help(EXAMPLES)
+        .after_help(HELP)
         .arg(
             Arg::new("file")
                 .value_name("FILE")

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::exit::{Exit, Failure, HELP};
+use crate::exit::{Exit, Failure};
 use crate::merge::{self, Merged};
 use crate::recorded::Recorded;
 use crate::report::folder;
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
 Examples:
   ringpost-bench merge client-a client-b -o both
       Two clients that ran at the same time on two hosts, as one result: rates and counts add up,
@@ -20,14 +20,19 @@ Examples:
 
 Windows that overlap are of clients that ran together; windows that do not are rounds. Histograms are
 added, never their percentiles. `throughput` of a merge has the 10 ms rates of each client by itself.
-Ends with 2 when a folder holds no results or they are not of one experiment; with 1 when a part's
-records did not all end as they should.";
+
+Exit codes:
+  0  merged and written, and all parts are good
+  1  merged and written, but a part's records did not all end as they should
+  2  a flag is wrong, a folder holds no results, they are not of one experiment, or a run is in two of
+     them; nothing was written
+  5  the merge could not be written";
 
 /// Its flags.
 pub fn command() -> Command {
     Command::new("merge")
         .about("Several results as one, without loss: clients of many hosts, or rounds")
-        .after_help(format!("{EXAMPLES}\n\n{HELP}"))
+        .after_help(HELP)
         .arg(
             Arg::new("dirs")
                 .value_name("DIR")

@@ -29,7 +29,8 @@ Exit codes:
   3  not even the lowest rate holds, or nothing was confirmed before the probes were used up or the
      search was interrupted
   4  no broker, no connection, or a broker that refuses to do its part
-  5  the result could not be printed";
+  5  the result could not be printed
+  130  Ctrl-C a second time: ended at once, nothing is printed";
 
 /// Probes that make a search of about a minute, unless somebody says otherwise. The rate stands for
 /// the one that is going to be searched: an arrival needs one.

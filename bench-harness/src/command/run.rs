@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::exit::{Exit, Failure, HELP};
+use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::measure::measure;
 use crate::plan::{Format, Plan};
@@ -14,7 +14,7 @@ use crate::scenario::Draft;
 use crate::setting::{SETTINGS, SWITCHES, TABLES};
 use crate::threshold;
 
-const EXAMPLES: &str = "\
+const HELP: &str = "\
 Examples:
   ringpost-bench run
       The defaults: 100 B records to an embedded broker, as fast as it goes, 12 s in all.
@@ -23,14 +23,30 @@ Examples:
   ringpost-bench run --engine null
       The limit that broker and harness set; a client near it was not measured.
   ringpost-bench run scenario.toml --duration 60s --out results/mine --format json
-      A scenario, with another duration; a results folder, and JSON on stdout.";
+      A scenario, with another duration; a results folder, and JSON on stdout.
+
+Ctrl-C ends the window early; what was measured by then is printed, marked as interrupted, and the exit
+code says how its records ended.
+
+Exit codes:
+  0  every record settled as it should, and the log agrees: the embedded broker found none lost,
+     duplicated, reordered or corrupt. Of brokers elsewhere only the topic's length is asked: no acked
+     record is missing by that count; one too many (another writer's, or a duplicate) is a warning, and
+     order and content are not looked at
+  1  measured, but a record was lost, duplicated, reordered, corrupt, refused, missing in the log, or
+     nobody knows what became of it
+  2  a flag or a scenario is wrong, or no record of it can be sent
+  4  no broker, no connection, or a broker that refuses to do its part
+  5  the results could not be written
+  130  Ctrl-C a second time: ended at once, nothing is printed
+Thresholds are told here and judged by `gate`.";
 
 /// Its flags.
 pub fn command() -> Command {
     let command = Command::new("run")
         .about("One measured run: warm-up, measured window, drain, verdict")
         .args_override_self(true) // the last one counts, as scripts expect
-        .after_help(format!("{EXAMPLES}\n\n{HELP}"))
+        .after_help(HELP)
         .arg(
             Arg::new("attended")
                 .long("attended")

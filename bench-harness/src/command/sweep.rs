@@ -35,8 +35,10 @@ DIR gets a results folder for each cell, named by what varies (lz4-1ms), sweep.j
 Exit codes:
   0  every run is there, and good
   1  a run failed, was interrupted, or lost, duplicated, reordered or damaged a record
-  2  a flag or the scenario is wrong, or DIR is another sweep's; nothing was run
-  5  the results could not be written";
+  2  a flag or the scenario is wrong, or DIR is another sweep's: nothing was run; or the rounds of a cell
+     cannot be merged
+  5  the results could not be written
+  130  Ctrl-C a second time: ended at once; the same command goes on from there";
 
 /// Its flags.
 pub fn command() -> Command {

@@ -3,6 +3,7 @@
 
 mod compare;
 mod doctor;
+mod exit;
 mod gate;
 mod keys;
 mod merge;
