@@ -227,6 +227,38 @@ fn rounds_take_turns_and_are_merged() {
 }
 
 #[test]
+fn twins_are_compared_without_force() {
+    let folder = Folder::new("sweep-twins");
+    let out = folder.path("out");
+    let twins = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/twins.toml");
+    let short = [
+        "--engine",
+        "null",
+        "--warmup",
+        "20ms",
+        "--duration",
+        "100ms",
+    ];
+    let to = ["sweep", twins, "--rounds", "2", "--out", &out];
+    let output = run(&[&to[..], &short].concat());
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let [first, second] = ["twins", "twins-again"].map(|cell| format!("{out}/{cell}"));
+    let output = run(&["compare", &first, &second, "--format", "json"]);
+    assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
+    let comparison = document(&output);
+    assert_eq!(
+        comparison["differences"],
+        serde_json::json!([]),
+        "nothing but the name"
+    );
+    let against = &comparison["comparisons"][0];
+    assert_eq!(
+        (&against["unit"], &against["pairs"]),
+        (&"rounds".into(), &2.into())
+    );
+}
+
+#[test]
 fn another_gate_is_no_other_sweep() {
     let folder = Folder::new("sweep-gate");
     let out = folder.path("out");
