@@ -158,7 +158,8 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let proxy = Proxy::start(&routes)?;
             for line in std::io::stdin().lines() {
                 match proxy.command(&line?) {
-                    Ok(()) => println!("done"),
+                    Ok(None) => println!("done"),
+                    Ok(Some(did)) => println!("cleared {did}"),
                     Err(error) => println!("refused: {error}"),
                 }
             }

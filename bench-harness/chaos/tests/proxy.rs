@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
+use ringpost_chaos::proxy::toxics::Effects;
 use ringpost_chaos::proxy::{Proxy, Route};
 
 const PRODUCE: i16 = 0;
@@ -195,6 +196,11 @@ impl Bench {
 
     fn says(&self, line: &str) {
         self.proxy.command(line).unwrap();
+    }
+
+    /// Clears the node, and returns what its faults did.
+    fn cleared(&self) -> Effects {
+        self.proxy.command("clear 1").unwrap().unwrap()
     }
 }
 
@@ -387,6 +393,52 @@ fn n2_connections_are_reset_closed_refused_or_left_half_open() {
     let allowed = Client::connect(&bench.proxy);
     allowed.ask(PRODUCE, 5, b"");
     assert_eq!(allowed.answered(), 5);
+}
+
+/// Faults that met nothing count nothing, so that a run can tell that they showed nothing.
+#[test]
+fn what_a_fault_did_is_counted_until_it_is_cleared() {
+    let bench = Bench::new();
+    for line in [
+        "hold 1 0 1 1",
+        "repeat 1 0 2",
+        "flip 1 request 0 2 0 0",
+        "slow 1 2",
+        "drop 1 0 9",
+        "flip 1 request 0 1 5000 0",
+    ] {
+        bench.says(line);
+    }
+    for correlation in [1, 2] {
+        bench.client.ask(PRODUCE, correlation, b"abc");
+        assert_eq!(bench.client.answered(), correlation);
+    }
+    assert_eq!(bench.client.answered(), 2, "repeated");
+    let did = bench.cleared();
+    let counted = Effects {
+        held: 1,
+        repeated: 1,
+        flipped: 1,
+        late: 2,
+        ..Effects::default()
+    };
+    assert_eq!(did, counted);
+    bench.says("slice 1 1");
+    bench.client.ask(PRODUCE, 3, b"");
+    assert_eq!(bench.client.answered(), 3);
+    bench.says("cut 1 response 0 1 4");
+    bench.client.ask(PRODUCE, 4, b"");
+    bench.client.end();
+    let did = bench.cleared();
+    assert_eq!((did.cut, did.broken), (1, 0), "{did}");
+    assert!((3..=4).contains(&did.sliced), "{did}");
+    let again = Client::connect(&bench.proxy);
+    again.ask(PRODUCE, 5, b"");
+    assert_eq!(again.answered(), 5);
+    bench.says("reset 1");
+    assert_eq!(bench.cleared().broken, 1);
+    assert_eq!(bench.cleared(), Effects::default());
+    assert_eq!(bench.proxy.command("latency all 1").unwrap(), None);
 }
 
 #[test]

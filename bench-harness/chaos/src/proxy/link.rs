@@ -201,9 +201,14 @@ impl<'a> Reading<'a> {
         }
         let slow = u64::from(toxics.slow.max(1)) - 1;
         let tricks = toxics.tricks_for(self.way, api);
+        let slowed = slow > 0 && self.way == Way::Down;
+        toxics.did.late += u64::from(delay > 0 || slowed);
+        for does in &tricks {
+            does.count(bytes.len(), &mut toxics.did);
+        }
         drop(toxics);
         let mut leaves_ns = self.leaves_ns.max(now + delay);
-        if slow > 0 && self.way == Way::Down {
+        if slowed {
             leaves_ns = self.leaves_ns.max(now) + service_ns.max(SERVICE_NS_MIN) * slow;
         }
         let (mut copies, mut last) = (1, false);
@@ -295,7 +300,9 @@ fn write(way: Way, link: &Link, node: &Node, parcels: &Receiver<Parcel>) {
             continue;
         }
         let (slice, bandwidth) = {
-            let toxics = node.toxics();
+            let mut toxics = node.toxics();
+            let sliced = toxics.slice > 0 && parcel.bytes.len() > toxics.slice;
+            toxics.did.sliced += u64::from(sliced);
             (toxics.slice, toxics.bandwidth)
         };
         let mut piece = if slice == 0 {

@@ -21,7 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use link::Link;
-use toxics::{Command, CommandError, Fault, Toxics, Verb};
+use toxics::{Command, CommandError, Effects, Fault, Toxics, Verb};
 
 /// How long reaching a broker, or waking an accepting thread, may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -130,11 +130,11 @@ impl Proxy {
         })
     }
 
-    /// Does what a line says. See [`toxics`].
+    /// Does what a line says. See [`toxics`]. Of what it cleared it returns what that had done.
     ///
     /// # Errors
     /// When the line is not understood.
-    pub fn command(&self, line: &str) -> Result<(), CommandError> {
+    pub fn command(&self, line: &str) -> Result<Option<Effects>, CommandError> {
         let Command { node, verb } = line.parse()?;
         let nodes = match node {
             None => &self.nodes[..],
@@ -143,13 +143,18 @@ impl Proxy {
                 .and_then(|index| self.nodes.get(index..=index))
                 .ok_or(CommandError::NoSuchNode(number))?,
         };
+        let mut cleared = None;
         for node in nodes {
             match &verb {
                 Verb::Set(set) => node.toxics().set(*set),
                 Verb::Trick(trick) => node.toxics().tricks.push(trick.clone()),
-                Verb::Clear => *node.toxics() = Toxics::default(),
+                Verb::Clear => {
+                    let did = std::mem::take(&mut *node.toxics()).did;
+                    *cleared.get_or_insert_default() += did;
+                }
                 Verb::Break(fault) => {
                     for link in node.links() {
+                        node.toxics().did.broken += u64::from(!link.is_dead());
                         match fault {
                             Fault::Reset => link.kill(true),
                             Fault::Close => link.kill(false),
@@ -160,7 +165,7 @@ impl Proxy {
             }
             node.wake();
         }
-        Ok(())
+        Ok(cleared)
     }
 }
 

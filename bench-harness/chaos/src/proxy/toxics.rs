@@ -11,7 +11,7 @@
 //! | `slow N FACTOR` | an answer takes so many times as long as the broker took |
 //! | `stall N up\|down\|both` | bytes are held back until `clear` |
 //! | `refuse N` | new connections are reset |
-//! | `clear N` | none of the above, and no trick that waits |
+//! | `clear N` | none of the above, and no trick that waits; the answer says what they did ([`Effects`]) |
 //!
 //! | line | once, now |
 //! |---|---|
@@ -27,6 +27,8 @@
 //! | `repeat N API K` | the answer comes twice |
 //! | `flip N request\|response API K FROM_END BIT` | a bit is flipped, so many bytes before the end |
 
+use std::fmt;
+use std::ops::AddAssign;
 use std::str::{FromStr, SplitWhitespace};
 use std::time::Duration;
 
@@ -112,6 +114,70 @@ pub(super) enum Does {
     Flip { from_end: usize, bit: u8 },
 }
 
+impl Does {
+    /// Counts what it does to a frame of so many bytes.
+    pub(super) fn count(self, frame_len: usize, did: &mut Effects) {
+        match self {
+            Self::Cut { at } => did.cut += u64::from(at < frame_len),
+            Self::Hold(_) => did.held += 1,
+            Self::Drop => did.dropped += 1,
+            Self::Repeat => did.repeated += 1,
+            Self::Flip { from_end, .. } => did.flipped += u64::from(from_end < frame_len),
+        }
+    }
+}
+
+/// What faults did to a route since it was last cleared: one that did nothing has shown nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effects {
+    /// Connections that were reset, closed or left half open.
+    pub broken: u64,
+    /// Frames cut at a byte.
+    pub cut: u64,
+    /// Answers held back.
+    pub held: u64,
+    /// Answers that did not come.
+    pub dropped: u64,
+    /// Answers that came twice.
+    pub repeated: u64,
+    /// Frames with a bit flipped.
+    pub flipped: u64,
+    /// Frames that came late by `latency` or `slow`.
+    pub late: u64,
+    /// Frames that were written in pieces.
+    pub sliced: u64,
+}
+
+impl AddAssign for Effects {
+    fn add_assign(&mut self, other: Self) {
+        self.broken += other.broken;
+        self.cut += other.cut;
+        self.held += other.held;
+        self.dropped += other.dropped;
+        self.repeated += other.repeated;
+        self.flipped += other.flipped;
+        self.late += other.late;
+        self.sliced += other.sliced;
+    }
+}
+
+impl fmt::Display for Effects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "broken={} cut={} held={} dropped={} repeated={} flipped={} late={} sliced={}",
+            self.broken,
+            self.cut,
+            self.held,
+            self.dropped,
+            self.repeated,
+            self.flipped,
+            self.late,
+            self.sliced
+        )
+    }
+}
+
 /// What a route does to its bytes.
 #[derive(Debug, Default)]
 pub(super) struct Toxics {
@@ -127,6 +193,7 @@ pub(super) struct Toxics {
     pub(super) stall_down: bool,
     pub(super) refuse: bool,
     pub(super) tricks: Vec<Trick>,
+    pub(super) did: Effects,
 }
 
 impl Toxics {
