@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use ringpost_chaos::load::{LoadOptions, Stop, load};
-use ringpost_chaos::plan::{Fault, plan};
+use ringpost_chaos::plan::{Fault, plan, restarts};
 use ringpost_chaos::proxy::{Proxy, Route};
 use ringpost_chaos::shares::{Bounds, Times, shares};
 use ringpost_chaos::{clock, history, keep};
@@ -39,8 +39,11 @@ enum Command {
         #[arg(long)]
         seed: u64,
         /// For how long
-        #[arg(long)]
-        seconds: u64,
+        #[arg(long, required_unless_present = "restarts")]
+        seconds: Option<u64>,
+        /// Not drawn: a pause of a minute, five kills, five ends, a rolling restart; nodes by the seed
+        #[arg(long, conflicts_with_all = ["seconds", "faults"])]
+        restarts: bool,
         /// How many nodes
         #[arg(long, default_value_t = 3)]
         nodes: u32,
@@ -142,6 +145,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Plan {
             seed,
             seconds,
+            restarts: restart,
             nodes,
             faults,
         } => {
@@ -150,7 +154,12 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             } else {
                 faults
             };
-            for step in plan(seed, seconds, nodes, &kinds) {
+            let steps = if restart {
+                restarts(seed, nodes)
+            } else {
+                plan(seed, seconds.unwrap_or(0), nodes, &kinds)
+            };
+            for step in steps {
                 println!("{step}");
             }
         }

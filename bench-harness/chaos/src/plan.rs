@@ -51,9 +51,11 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Every kind: name, and how long it lasts at most and at least, in seconds.
+    /// Every kind: name, and how long it lasts at least and at most, in seconds. A node that dies
+    /// without a word is gone for longer than `scripts/chaos` lets the others wait for it (6 s), so that
+    /// they have new leaders before it starts again.
     const ALL: [(Self, &'static str, u64, u64, &'static str); 18] = [
-        (Self::Kill, "kill", 4, 12, "kill -9 a node, start it again"),
+        (Self::Kill, "kill", 8, 12, "kill -9 a node, start it again"),
         (Self::Stop, "stop", 4, 12, "SIGSTOP a node, then SIGCONT"),
         (Self::Term, "term", 2, 8, "SIGTERM a node, start it again"),
         (
@@ -136,8 +138,8 @@ impl Fault {
         (
             Self::FullDisk,
             "full-disk",
-            4,
             8,
+            12,
             "a node's log directory is full",
         ),
         (
@@ -285,6 +287,37 @@ pub fn plan(seed: u64, seconds: u64, nodes: u32, kinds: &[Fault]) -> Vec<Step> {
     steps
 }
 
+/// Long pauses and many restarts of leaders, one after the other: a user whose deadline has room sees
+/// none of it (case N9).
+#[must_use]
+pub fn restarts(seed: u64, nodes: u32) -> Vec<Step> {
+    let mut random = Random::new(seed);
+    let mut steps = Vec::new();
+    let rounds = [
+        (Fault::Stop, 1, 60_000),
+        (Fault::Kill, 5, 10_000),
+        (Fault::Term, 5, 5_000),
+        (Fault::Rolling, 1, 0),
+    ];
+    for (fault, times, lasts_ms) in rounds {
+        for _ in 0..times {
+            let node = match fault {
+                Fault::Rolling => 0,
+                // Each leads a part of the partitions.
+                _ => 1 + u32::try_from(random.below(nodes as usize)).unwrap_or(0),
+            };
+            steps.push(Step {
+                fault,
+                node,
+                lasts_ms,
+                quiet_ms: fault.quiet_ms(),
+                draw: 0,
+            });
+        }
+    }
+    steps
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,6 +343,43 @@ mod tests {
             let planned: u64 = steps.iter().map(|step| step.lasts_ms + step.quiet_ms).sum();
             assert!(planned <= 600_000, "seed {seed}: {planned} ms");
             assert!(steps.iter().all(|step| step.node <= 3));
+        }
+    }
+
+    /// What `scripts/chaos --plan n9` does to the cluster, whatever the seed says of nodes.
+    #[test]
+    fn n9_one_long_pause_five_kills_five_ends_and_a_rolling_restart() {
+        let steps = restarts(1, 3);
+        let times = |fault| steps.iter().filter(|step| step.fault == fault).count();
+        assert_eq!(
+            [Fault::Stop, Fault::Kill, Fault::Term, Fault::Rolling].map(times),
+            [1, 5, 5, 1]
+        );
+        assert_eq!(steps[0].lasts_ms, 60_000);
+        let in_turn = steps[..11].iter().all(|step| (1..=3).contains(&step.node));
+        assert!(in_turn, "{steps:?}");
+        assert_ne!(steps, restarts(2, 3));
+    }
+
+    /// What `scripts/test chaos` asks for.
+    #[test]
+    fn the_two_minutes_of_every_build_meet_every_kind_they_name() {
+        let kinds = [
+            "pause-two",
+            "kill-client",
+            "full-disk",
+            "from-broker",
+            "cut",
+            "answers",
+        ]
+        .map(|name| Fault::of(name).unwrap());
+        let steps = plan(2, 120, 3, &kinds);
+        for kind in kinds {
+            assert!(
+                steps.iter().any(|step| step.fault == kind),
+                "{}",
+                kind.name()
+            );
         }
     }
 
