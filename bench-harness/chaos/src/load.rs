@@ -12,7 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use ringpost::{Completion, CompletionQueue, Outcome, Producer, Record, Topic, TrySendError};
+use ringpost::{
+    Cause, Completion, CompletionQueue, Failure, Outcome, Producer, Record, Topic, TrySendError,
+};
 use ringpost_core::partition::murmur2_partition;
 
 use crate::clock;
@@ -89,10 +91,15 @@ pub struct LoadReport {
     pub pending: u64,
     /// How often the engine had no room.
     pub full: u64,
+    /// Of those that certainly are not written: refused when they were handed over, as too much waited
+    /// for the partition's broker.
+    pub refused: u64,
     /// The most ejections of brokers that counted at a time.
     pub ejections: u32,
     /// The most memory the process ever held.
     pub peak_rss_bytes: u64,
+    /// The engine's memory in use once all was flushed, before closing.
+    pub memory_after_flush: usize,
     /// The engine's memory in use after closing.
     pub memory_in_use: usize,
     /// Its high-water mark.
@@ -204,13 +211,15 @@ pub fn load(options: &LoadOptions, stop: &Stop) -> Result<LoadReport, LoadError>
         flow: Arc::clone(flow),
         ejections: 0,
         counted: BTreeMap::new(),
+        failures: BTreeMap::new(),
     };
     let closed = Arc::new(AtomicBool::new(false));
-    let (drained, sent, full, memory_in_use, memory_high_water) = thread::scope(|scope| {
+    let (drained, report) = thread::scope(|scope| {
         let drained = scope.spawn(|| drainer.run(&closed));
         let mut sender = Sender::new(options, topic, flow);
         let sent = sender.run(&mut recorder);
         let _ = producer.flush_blocking(Duration::from_secs(options.close_seconds));
+        let memory_after_flush = producer.stats().memory_in_use;
         producer.close(Duration::from_secs(options.close_seconds));
         // Every outcome is queued by now; the drainer takes what is there and ends.
         closed.store(true, Ordering::Release);
@@ -218,15 +227,17 @@ pub fn load(options: &LoadOptions, stop: &Stop) -> Result<LoadReport, LoadError>
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the draining thread panicked")));
         let stats = producer.stats();
-        (
-            drained,
-            sent,
-            sender.full,
-            stats.memory_in_use,
-            stats.memory_high_water,
-        )
+        let report = sent.map(|()| LoadReport {
+            full: sender.full,
+            refused: sender.refused,
+            memory_after_flush,
+            memory_in_use: stats.memory_in_use,
+            memory_high_water: stats.memory_high_water,
+            ..LoadReport::default()
+        });
+        (drained, report)
     });
-    sent?;
+    let report = report?;
     let ejections = drained?;
     let counts = *flow.counts();
     let pending = counts.outstanding();
@@ -239,11 +250,9 @@ pub fn load(options: &LoadOptions, stop: &Stop) -> Result<LoadReport, LoadError>
         fail: counts.fail,
         maybe: counts.maybe,
         pending,
-        full,
         ejections,
         peak_rss_bytes: peak_rss_bytes(),
-        memory_in_use,
-        memory_high_water,
+        ..report
     })
 }
 
@@ -256,6 +265,7 @@ struct Sender<'a> {
     partitions: Vec<i32>,
     counters: Vec<u64>,
     full: u64,
+    refused: u64,
 }
 
 impl<'a> Sender<'a> {
@@ -283,6 +293,7 @@ impl<'a> Sender<'a> {
             keys,
             partitions,
             full: 0,
+            refused: 0,
         }
     }
 
@@ -343,7 +354,7 @@ impl<'a> Sender<'a> {
             self.flow.counts().invoked += count as u64;
             for &(stream, counter) in &run {
                 if !self.hand_over(stream, counter, &mut value)? {
-                    // Stopped while there was no room: never handed over, so certainly not written.
+                    // Never taken, so certainly not written.
                     let partition = self.partitions[stream];
                     recorder.note(Kind::Fail, stream_number(stream), partition, counter, 0)?;
                     self.flow.counts().fail += 1;
@@ -354,7 +365,7 @@ impl<'a> Sender<'a> {
         Ok(())
     }
 
-    /// `false`: asked to stop before there was room.
+    /// `false`: refused, or asked to stop before there was room.
     fn hand_over(
         &mut self,
         stream: usize,
@@ -389,12 +400,18 @@ impl<'a> Sender<'a> {
                     record = back;
                     self.flow.wait(self.flow.counts(), Duration::from_millis(5));
                 }
+                Err(TrySendError::Avoided(_)) => {
+                    self.refused += 1;
+                    return Ok(false);
+                }
                 Err(error) => return Err(LoadError::Refused(error.to_string())),
             }
         }
     }
 }
 
+/// Of outcomes other than an acknowledgement so many that differ are told of.
+const FAILURES_MAX: usize = 32;
 /// How often the engine's judgement of its brokers is looked at.
 const LOOKS_NS: u64 = 100_000_000;
 
@@ -406,6 +423,8 @@ struct Drainer {
     ejections: u32,
     /// Per broker, what counted when it was last looked at.
     counted: BTreeMap<i32, u32>,
+    /// Outcomes other than an acknowledgement, by what they say, and how many records had each.
+    failures: BTreeMap<String, u64>,
 }
 
 impl Drainer {
@@ -428,6 +447,9 @@ impl Drainer {
                 completions.clear();
             }
             if last {
+                for (words, records) in &self.failures {
+                    eprintln!("{records} records: {words}");
+                }
                 return Ok(self.ejections);
             }
             let _ = queue.wait(Duration::from_millis(50));
@@ -445,9 +467,10 @@ impl Drainer {
             if broker.ejections > *counted {
                 let since = broker.since.unwrap_or_default();
                 eprintln!(
-                    "ejected broker={} at_ms={} why={:?} last={} oldest_ms={} p50_us={} p99_us={}",
+                    "ejected broker={} at_ms={} for_ms={} why={:?} last={} oldest_ms={} p50_us={} p99_us={}",
                     broker.broker,
                     (now_ns / 1_000_000).saturating_sub(millis(since)),
+                    millis(since + broker.until.unwrap_or_default()),
                     broker.why,
                     broker
                         .last
@@ -462,6 +485,21 @@ impl Drainer {
         }
     }
 
+    fn count_failure(&mut self, outcome: &str, failure: &Failure) {
+        let told = |cause: &Option<Cause>| cause.as_ref().map_or("-".into(), Cause::to_string);
+        let mut words = format!(
+            "{outcome}: {}; sent {} times; first {}; last {}",
+            failure.why,
+            failure.attempts,
+            told(&failure.first),
+            told(&failure.last)
+        );
+        if self.failures.len() >= FAILURES_MAX && !self.failures.contains_key(&words) {
+            words = "others".into();
+        }
+        *self.failures.entry(words).or_default() += 1;
+    }
+
     fn note(&mut self, completions: &[Completion]) -> io::Result<()> {
         let mut settled = Counts::default();
         for completion in completions {
@@ -471,12 +509,18 @@ impl Drainer {
                     settled.ok += 1;
                     (Kind::Ok, ack.partition, ack.offset.unwrap_or(-1))
                 }
-                Outcome::NotWritten(_) => {
+                Outcome::NotWritten(failure) => {
                     settled.fail += 1;
+                    self.count_failure("not written", failure);
                     (Kind::Fail, -1, 0)
                 }
-                Outcome::Sent | Outcome::Unknown(_) => {
+                Outcome::Sent => {
                     settled.maybe += 1;
+                    (Kind::Maybe, -1, 0)
+                }
+                Outcome::Unknown(failure) => {
+                    settled.maybe += 1;
+                    self.count_failure("unknown", failure);
                     (Kind::Maybe, -1, 0)
                 }
             };

@@ -116,7 +116,8 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let report = load(&options, &stop)?;
             println!(
                 "load producer={} invoked={} ok={} fail={} maybe={} pending={} full={} \
-                 ejections={} peak_rss_bytes={} memory_high_water={} memory_in_use={}",
+                 refused={} ejections={} peak_rss_bytes={} memory_high_water={} \
+                 memory_after_flush={} memory_in_use={}",
                 options.producer,
                 report.invoked,
                 report.ok,
@@ -124,9 +125,11 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 report.maybe,
                 report.pending,
                 report.full,
+                report.refused,
                 report.ejections,
                 report.peak_rss_bytes,
                 report.memory_high_water,
+                report.memory_after_flush,
                 report.memory_in_use
             );
             if report.pending > 0 {
