@@ -80,6 +80,12 @@ enum Command {
         /// While it is ill, nothing at all is acknowledged for so long at least
         #[arg(long, default_value_t = 0)]
         silence_ms_min: u64,
+        /// Records of its partitions have to wait until it is well
+        #[arg(long)]
+        waits: bool,
+        /// What is acknowledged in the end, in percent of the rate before
+        #[arg(long, default_value_t = 0.0)]
+        after_min: f64,
     },
     /// Appends a line to a timeline: the monotonic clock's nanoseconds, a tab, the words
     Mark {
@@ -189,6 +195,8 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             others_min,
             return_ms_max,
             silence_ms_min,
+            waits,
+            after_min,
         } => {
             let words = std::fs::read_to_string(timeline)?;
             let mark = |name: &'static str| {
@@ -213,6 +221,8 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 others_percent_min: others_min,
                 return_ms_max,
                 silence_ms_min,
+                waits,
+                after_percent_min: after_min,
             });
             for violation in &violations {
                 println!("violation: {violation}");

@@ -33,6 +33,11 @@ pub struct Bounds {
     pub return_ms_max: u64,
     /// For so long at least nothing is acknowledged while the broker is ill: whoever leads waits for it.
     pub silence_ms_min: u64,
+    /// Records of its partitions wait for it: some were handed over while it was ill and acknowledged
+    /// when it was well, and none was acknowledged meanwhile. No other record fails.
+    pub waits: bool,
+    /// What is acknowledged a second in the end, in percent of what it was before.
+    pub after_percent_min: f64,
 }
 
 /// What was seen.
@@ -54,6 +59,16 @@ pub struct Shares {
     pub returned_ms: Option<u64>,
     /// The longest time without any acknowledgement while it was ill.
     pub silence_ms: u64,
+    /// Records of its partitions, handed over from a second after it fell ill, that were acknowledged
+    /// when it was well.
+    pub waited: u64,
+    /// Of these, acknowledged while it was ill.
+    pub passed: u64,
+    /// Records of other partitions, or of none, that failed.
+    pub others_failed: u64,
+    /// Acknowledged records a second in the second half of the time after it was well, in percent of
+    /// the rate before.
+    pub after_percent: f64,
 }
 
 const SECOND: u64 = 1_000_000_000;
@@ -72,6 +87,9 @@ pub fn shares(events: impl Iterator<Item = Event>, ill: &BTreeSet<i32>, times: &
     let mut acked_before = 0;
     let mut others_acked = 0;
     let (mut silence, mut acked_last) = (0, times.ill);
+    let (mut waited, mut passed, mut others_failed) = (0, 0, 0);
+    let settled = times.well + (times.end - times.well) / 2;
+    let mut acked_after = 0;
     let steady = times.ill + SECOND;
     for event in events {
         match event.kind {
@@ -90,11 +108,19 @@ pub fn shares(events: impl Iterator<Item = Event>, ill: &BTreeSet<i32>, times: &
                 silence = silence.max(at.saturating_sub(acked_last));
                 acked_last = acked_last.max(at);
                 acked_before += u64::from((times.begin..times.ill).contains(&event.stamp_ns));
+                acked_after += u64::from((settled..times.end).contains(&event.stamp_ns));
                 others_acked +=
                     u64::from(!is_ill && (steady..times.well).contains(&event.stamp_ns));
                 let stamp = usize::try_from(event.counter)
                     .ok()
                     .and_then(|at| invoked.get(&(event.producer, event.stream))?.get(at));
+                if is_ill && stamp.is_some_and(|at| (steady..times.well).contains(at)) {
+                    if event.stamp_ns < times.well {
+                        passed += 1;
+                    } else {
+                        waited += 1;
+                    }
+                }
                 match stamp {
                     Some(&at) if at < times.begin => {}
                     Some(&at) if at < times.ill => before.add(is_ill),
@@ -110,7 +136,8 @@ pub fn shares(events: impl Iterator<Item = Event>, ill: &BTreeSet<i32>, times: &
                     _ => {}
                 }
             }
-            Kind::Started | Kind::Fail | Kind::Maybe | Kind::Ended => {}
+            Kind::Fail => others_failed += u64::from(!ill.contains(&event.partition)),
+            Kind::Started | Kind::Maybe | Kind::Ended => {}
         }
     }
     let without_ack = invoked_while_ill - while_ill.all();
@@ -134,6 +161,10 @@ pub fn shares(events: impl Iterator<Item = Event>, ill: &BTreeSet<i32>, times: &
         others_percent: 100.0 * rate(others_acked, times.well - steady) / others_before.max(1e-9),
         returned_ms,
         silence_ms: silence.max(times.well - acked_last) / 1_000_000,
+        waited,
+        passed,
+        others_failed,
+        after_percent: 100.0 * rate(acked_after, times.end - settled) / rate_before.max(1e-9),
     }
 }
 
@@ -203,6 +234,24 @@ impl Shares {
                 self.silence_ms, bounds.silence_ms_min
             ));
         }
+        if bounds.waits && (self.waited == 0 || self.passed > 0) {
+            violations.push(format!(
+                "{} records of the ill broker waited for it and {} were acknowledged without it",
+                self.waited, self.passed
+            ));
+        }
+        if bounds.waits && self.others_failed > 0 {
+            violations.push(format!(
+                "{} records failed that were not for the ill broker",
+                self.others_failed
+            ));
+        }
+        if self.after_percent < bounds.after_percent_min {
+            violations.push(format!(
+                "in the end {:.0} % of the rate before were acknowledged, not {} %",
+                self.after_percent, bounds.after_percent_min
+            ));
+        }
         violations
     }
 }
@@ -213,7 +262,8 @@ impl fmt::Display for Shares {
             f,
             "before: {:.0} records/s, share {:.1} %; ill: share {:.1} % in the first second, {:.2} % \
              after it ({} records without ack), others {:.0} % of their fault-free rate; longest \
-             silence {} ms; its share again after {}",
+             silence {} ms; {} records waited for it, {} passed it; its share again after {}; in the end {:.0} % of \
+             the rate before",
             self.rate_before,
             self.share_before_percent,
             self.share_first_second_percent,
@@ -221,8 +271,11 @@ impl fmt::Display for Shares {
             self.without_ack,
             self.others_percent,
             self.silence_ms,
+            self.waited,
+            self.passed,
             self.returned_ms
-                .map_or_else(|| "never".into(), |ms| format!("{ms} ms"))
+                .map_or_else(|| "never".into(), |ms| format!("{ms} ms")),
+            self.after_percent
         )
     }
 }
@@ -242,11 +295,22 @@ mod tests {
         others_percent_min: 90.0,
         return_ms_max: 6_000,
         silence_ms_min: 0,
+        waits: false,
+        after_percent_min: 0.0,
     };
 
     /// A record a millisecond, in turn to partitions 0 to 2; `place` changes that, `None` is never
     /// acknowledged.
     fn run(place: impl Fn(u64, i32) -> Option<i32>) -> Shares {
+        shares(
+            events(|at, turn| (place(at, turn), at)).into_iter(),
+            &BTreeSet::from([2]),
+            &TIMES,
+        )
+    }
+
+    /// The same, with the moment of each acknowledgement.
+    fn events(place: impl Fn(u64, i32) -> (Option<i32>, u64)) -> Vec<Event> {
         let mut events = Vec::new();
         for (counter, turn) in (0..40_000_u64).zip([0, 1, 2].into_iter().cycle()) {
             let stamp_ns = counter * SECOND / 1000;
@@ -260,16 +324,17 @@ mod tests {
                 stamp_ns,
             };
             events.push(event);
-            if let Some(partition) = place(stamp_ns, turn) {
+            if let (Some(partition), stamp_ns) = place(stamp_ns, turn) {
                 events.push(Event {
                     kind: Kind::Ok,
                     partition,
                     value: 1,
+                    stamp_ns,
                     ..event
                 });
             }
         }
-        shares(events.into_iter(), &BTreeSet::from([2]), &TIMES)
+        events
     }
 
     #[test]
@@ -331,5 +396,54 @@ mod tests {
         };
         assert_eq!(seen.violations(&asks(3_000)), [""; 0]);
         assert_eq!(seen.violations(&asks(4_000)).len(), 1);
+    }
+
+    /// Records of the ill broker are acknowledged when it is well, or refused at once; others go on.
+    #[test]
+    fn v7_records_that_wait_for_their_broker_are_told_from_those_that_pass_it() {
+        let ill = 10 * SECOND..20 * SECOND;
+        let waiting = events(|at, turn| {
+            let waits = turn == 2 && ill.contains(&at);
+            (Some(turn), if waits { 20 * SECOND } else { at })
+        });
+        let seen = |events: &[Event]| {
+            let mut events = events.to_vec();
+            events.sort_by_key(|event| event.stamp_ns);
+            shares(events.into_iter(), &BTreeSet::from([2]), &TIMES)
+        };
+        let asks = Bounds {
+            share_percent_max: 100.0,
+            waits: true,
+            ..BOUNDS
+        };
+        assert_eq!(seen(&waiting).violations(&asks), [""; 0]);
+        assert_eq!(seen(&waiting).waited, 3_000);
+        let passing = run(|_, turn| Some(turn));
+        assert_eq!(passing.violations(&asks).len(), 1, "{passing}");
+        let fails = |partition| {
+            let refused = Event {
+                kind: Kind::Fail,
+                partition,
+                stream: 9,
+                ..waiting[0]
+            };
+            let mut events = waiting.clone();
+            events.push(refused);
+            seen(&events).violations(&asks).len()
+        };
+        assert_eq!((fails(2), fails(1), fails(-1)), (0, 1, 1));
+    }
+
+    #[test]
+    fn a_rate_that_does_not_come_back_is_told() {
+        let seen = run(|at, turn| (at < 20 * SECOND || turn != 1).then_some(turn));
+        assert!((seen.after_percent - 66.7).abs() < 0.1, "{seen}");
+        let asks = |after_percent_min| Bounds {
+            share_percent_max: 100.0,
+            after_percent_min,
+            ..BOUNDS
+        };
+        assert_eq!(seen.violations(&asks(60.0)), [""; 0]);
+        assert_eq!(seen.violations(&asks(75.0)).len(), 1);
     }
 }
