@@ -38,8 +38,11 @@ import java.util.zip.CRC32;
  * no-outcome          a record without outcome, though its producer was closed              check 9
  * two-outcomes        a record with more than one                                           check 9
  * bad-history         an outcome nobody invoked, a counter left out, one invoked twice      check 9
- * slow-recovery       a partition without an ok for too long after a heal                   check 10
- * too-many-unknown    more maybe outcomes than faults can explain
+ * slow-recovery       a role that is not done, and a partition of it without an ok for too long after  check 10
+ *                     a heal; for records that may go anywhere: without any ok
+ * unexplained-unknown, unexplained-fail   no fault was near while the record was out
+ * too-many-unknown    more maybe outcomes of a producer than records of it were out during faults
+ * harmed              a fail or maybe of a role whose deadline has room for every fault
  * bad-read            the reader's offsets did not rise
  * </pre>
  */
@@ -141,7 +144,22 @@ final class ChaosCheck {
     long fail;
     long maybe;
     long okWithoutOffset;
+    long firstInvoked = Long.MAX_VALUE;
+    long endedAt = Long.MAX_VALUE;
+    /** Records without an outcome, as events come. */
+    long out;
+    /** By fault: the most that were out while it lasted. */
+    long[] peaks = {};
+    /** Faults that had begun at the newest event. */
+    int begun;
+
+    long explained() {
+      return Arrays.stream(peaks).sum();
+    }
   }
+
+  /** A fault, from its begin until nothing of it can be left in flight. */
+  record Fault(long from, long until) {}
 
   /** How a transaction's records were read in a pass. */
   private static final class Torn {
@@ -155,7 +173,6 @@ final class ChaosCheck {
     final String words;
     final long until;
     final Map<Integer, long[]> firstOk = new TreeMap<>();
-    final Map<Integer, Boolean> active = new HashMap<>();
 
     Heal(long stamp, String words, long until) {
       this.stamp = stamp;
@@ -170,6 +187,12 @@ final class ChaosCheck {
   private final SortedMap<Integer, Producer> producers = new TreeMap<>();
   /** Partitions that a role's records went to. */
   private final Map<Integer, BitSet> used = new HashMap<>();
+  /** Roles whose records may go anywhere. */
+  private final BitSet free = new BitSet();
+  /** Roles that no fault may harm. */
+  private final BitSet patient = new BitSet();
+  /** In the order of their begins; null: not known, so nothing can be said of unknown outcomes. */
+  private List<Fault> faults;
   private final List<Heal> heals = new ArrayList<>();
   private final Map<String, List<String>> violations = new TreeMap<>();
   private final Map<String, Long> violationCounts = new TreeMap<>();
@@ -204,6 +227,16 @@ final class ChaosCheck {
     stampsOfHeals = heals.stream().mapToLong(heal -> heal.stamp).toArray();
   }
 
+  /** They have to be known before the events. Without any, no record may fail or be unknown. */
+  void faults(List<Fault> all) {
+    faults = all.stream().sorted((a, b) -> Long.compare(a.from, b.from)).toList();
+  }
+
+  /** No fault may harm a record of this role. */
+  void patient(int role) {
+    patient.set(role);
+  }
+
   /** Producers of one role follow one another (a killed one's successor): numbers of one thousand. */
   private static int role(int producer) {
     return producer / 1000;
@@ -216,7 +249,10 @@ final class ChaosCheck {
         if (of.started) violation("bad-history", "producer " + producer + " started twice");
         of.started = true;
       }
-      case 'E' -> of.ended = true;
+      case 'E' -> {
+        of.ended = true;
+        of.endedAt = stamp;
+      }
       case 'C', 'A', 'U' -> of.transactions.put((int) counter, kind);
       case 'I' -> invoked(of, producer, stream, partition, counter, value, stamp);
       case 'O', 'F', 'M' -> outcome(kind, of, producer, stream, partition, counter, value, stamp);
@@ -233,12 +269,33 @@ final class ChaosCheck {
     }
     in.growTo(counter);
     in.set(counter, INVOKED);
-    in.place(counter, place(partition & 0x7fff, -1));
+    // Until it has an outcome: when it was handed over, in microseconds.
+    in.place(counter, place(partition & 0x7fff, stamp / 1000));
     if (transaction != 0) in.transaction(counter, (int) transaction);
     of.invoked++;
+    of.firstInvoked = Math.min(of.firstInvoked, stamp);
+    out(of, stamp, 1);
     if (partition >= 0) used.computeIfAbsent(role(producer), r -> new BitSet()).set(partition);
-    Heal heal = healBefore(stamp);
-    if (heal != null && stamp < heal.until) heal.active.put(role(producer), true);
+    else free.set(role(producer));
+  }
+
+  /** So many more, or less, are out. */
+  private void out(Producer of, long stamp, int change) {
+    if (faults == null) return;
+    if (of.peaks.length < faults.size()) of.peaks = new long[faults.size()];
+    while (of.begun < faults.size() && faults.get(of.begun).from <= stamp) of.peaks[of.begun++] = of.out;
+    of.out += change;
+    for (int at = of.begun - 1; at >= 0 && faults.get(at).until >= stamp; at--) {
+      of.peaks[at] = Math.max(of.peaks[at], of.out);
+    }
+  }
+
+  /** A record without a certain end has to have been out during a fault, and to belong to a role that may be harmed. */
+  private void unsettled(String kind, int producer, int stream, long counter, long invoked, long stamp) {
+    if (patient.get(role(producer))) violation("harmed", name(producer, stream, counter) + " is " + kind);
+    if (faults == null || faults.stream().anyMatch(fault -> fault.from <= stamp && fault.until >= invoked)) return;
+    violation("unexplained-" + kind, name(producer, stream, counter) + " was out for " + (stamp - invoked) / 1_000_000
+        + " ms, and no fault was near");
   }
 
   private void outcome(
@@ -251,6 +308,9 @@ final class ChaosCheck {
     if ((in.bits(counter) & OUTCOMES) != 0) {
       violation("two-outcomes", name(producer, stream, counter) + " got a second one: " + kind);
     }
+    boolean first = (in.bits(counter) & OUTCOMES) == 0;
+    long invoked = (in.place(counter) & NO_OFFSET) * 1000;
+    if (first) out(of, stamp, -1);
     switch (kind) {
       case 'O' -> {
         in.set(counter, OK);
@@ -260,17 +320,19 @@ final class ChaosCheck {
         if (partition >= 0) used.computeIfAbsent(role(producer), r -> new BitSet()).set(partition);
         Heal heal = healBefore(stamp);
         if (heal != null && partition >= 0 && partition < partitions) {
-          long[] first = heal.firstOk.computeIfAbsent(role(producer), r -> unset());
-          first[partition] = Math.min(first[partition], stamp);
+          long[] stamps = heal.firstOk.computeIfAbsent(role(producer), r -> unset());
+          stamps[partition] = Math.min(stamps[partition], stamp);
         }
       }
       case 'F' -> {
         in.set(counter, FAIL);
         of.fail++;
+        if (first) unsettled("fail", producer, stream, counter, invoked, stamp);
       }
       default -> {
         in.set(counter, MAYBE);
         of.maybe++;
+        if (first) unsettled("unknown", producer, stream, counter, invoked, stamp);
       }
     }
   }
@@ -443,9 +505,33 @@ final class ChaosCheck {
   List<String> perProducer() {
     List<String> lines = new ArrayList<>();
     producers.forEach((number, of) -> lines.add(String.format(
-        "producer %d: invoked %d, ok %d, fail %d, maybe %d%s", number, of.invoked, of.ok, of.fail, of.maybe,
+        "producer %d: invoked %d, ok %d, fail %d, maybe %d%s%s", number, of.invoked, of.ok, of.fail, of.maybe,
+        faults == null ? "" : " (" + of.explained() + " were out during faults)",
         of.ended ? "" : ", killed with " + (of.invoked - of.ok - of.fail - of.maybe) + " out")));
     return lines;
+  }
+
+  /** The most unknown outcomes that faults explain; -1: faults are not known. */
+  long unknownMax() {
+    return faults == null ? -1 : producers.values().stream().mapToLong(Producer::explained).sum();
+  }
+
+  /**
+   * Roles that want to write at a heal: they did so before and are not closed within the bound. One that hands nothing
+   * over any more, as its window is full, counts too; one that was killed and has no successor never ends.
+   */
+  private BitSet wanting(Heal heal, long boundMs) {
+    Map<Integer, Long> since = new HashMap<>();
+    Map<Integer, Long> ends = new HashMap<>();
+    producers.forEach((number, of) -> { // a role's last producer comes last
+      since.merge(role(number), of.firstInvoked, Math::min);
+      ends.put(role(number), of.endedAt);
+    });
+    BitSet wanting = new BitSet();
+    since.forEach((role, first) -> {
+      if (first <= heal.stamp && ends.get(role) > Math.min(heal.until, heal.stamp + boundMs * 1_000_000)) wanting.set(role);
+    });
+    return wanting;
   }
 
   /** One line per heal: how long until every partition that a role writes to had an ok again. */
@@ -462,8 +548,11 @@ final class ChaosCheck {
     for (Heal heal : heals) {
       long worst = -1;
       String where = "nobody was sending";
-      for (int role : heal.active.keySet()) {
+      BitSet wanting = wanting(heal, boundMs);
+      for (int role = wanting.nextSetBit(0); role >= 0; role = wanting.nextSetBit(role + 1)) {
         long[] first = heal.firstOk.getOrDefault(role, unset());
+        // Where records may go anywhere, a broker is avoided for a while after it is well.
+        if (free.get(role)) Arrays.fill(first, Arrays.stream(first).min().orElse(Long.MAX_VALUE));
         BitSet of = used.getOrDefault(role, new BitSet());
         for (int partition = of.nextSetBit(0); partition >= 0; partition = of.nextSetBit(partition + 1)) {
           long took = first[partition] == Long.MAX_VALUE ? Long.MAX_VALUE : (first[partition] - heal.stamp) / 1_000_000;
@@ -481,17 +570,17 @@ final class ChaosCheck {
     return lines;
   }
 
-  /** All violations, each a line that begins with its kind; none when all is well. unknownMax < 0: no bound. */
-  List<String> finish(long unknownMax) {
+  /** All violations, each a line that begins with its kind; none when all is well. */
+  List<String> finish() {
     producers.forEach((number, of) -> {
       if (!of.started) violation("bad-history", "producer " + number + " never started");
       long pending = of.invoked - of.ok - of.fail - of.maybe;
       if (of.ended && pending > 0) outcomeless(number, of);
+      if (faults != null && of.maybe > of.explained()) {
+        violation("too-many-unknown", of.maybe + " records of producer " + number + " are maybe, and "
+            + of.explained() + " were out during faults");
+      }
     });
-    long unknown = summary().maybe;
-    if (unknownMax >= 0 && unknown > unknownMax) {
-      violation("too-many-unknown", unknown + " records are maybe, the faults explain " + unknownMax);
-    }
     List<String> lines = new ArrayList<>();
     violations.forEach((kind, kept) -> {
       for (String what : kept) lines.add(kind + ": " + what);

@@ -38,7 +38,8 @@ final class ChaosCheckTest {
     final List<Event> events = new ArrayList<>();
     final List<List<Found>> passes = List.of(new ArrayList<>(), new ArrayList<>());
     final List<Long> heals = new ArrayList<>();
-    long unknownMax = -1;
+    final List<Integer> patient = new ArrayList<>();
+    List<ChaosCheck.Fault> faults;
 
     Run() {
       events.add(event('S', 0, -1, 0, 0, 0));
@@ -82,6 +83,14 @@ final class ChaosCheckTest {
           .forEach(f -> f.value = payload(RUN, 1000, f.partition, f.partition, f.offset, 5, "t")));
     }
 
+    /** The producer chooses where its records go. */
+    void goAnywhere() {
+      for (Event event : events) {
+        if (event.kind == 'I') event.partition = -1;
+      }
+      both(pass -> pass.forEach(f -> f.value = payload(RUN, 1000, f.partition, -1, f.offset, 0, "t")));
+    }
+
     void absent(int pass, int partition, long from, long to) {
       passes.get(pass).removeIf(f -> f.partition == partition && f.offset >= from && f.offset <= to);
     }
@@ -91,6 +100,8 @@ final class ChaosCheckTest {
       for (int i = 0; i < heals.size(); i++) {
         check.heal(heals.get(i), "heal " + i, i + 1 < heals.size() ? heals.get(i + 1) : Long.MAX_VALUE);
       }
+      if (faults != null) check.faults(faults);
+      patient.forEach(check::patient);
       for (Event e : events) check.event(e.kind, e.producer, e.stream, e.partition, e.counter, e.value, e.stamp);
       for (ChaosCheck.Pass pass : ChaosCheck.Pass.values()) {
         check.begin(pass);
@@ -98,7 +109,7 @@ final class ChaosCheckTest {
         check.end();
       }
       check.recoveries(5000);
-      return check.finish(unknownMax);
+      return check.finish();
     }
   }
 
@@ -280,15 +291,85 @@ final class ChaosCheckTest {
       run.both(pass -> pass.removeIf(f -> f.partition == 1));
     });
     planted("nobody was sending", run -> run.heals.add(90 * SECOND));
-    // beside
-    planted("maybe within the bound", run -> {
-      run.unknownMax = 1;
-      run.of('O', 1, 9).kind = 'M';
+    planted("stuck with a full window, and closed at last", run -> {
+      run.heals.add(3 * SECOND);
+      stuck(run, 2 * SECOND);
+    }, "slow-recovery");
+    planted("stuck without anything out", run -> {
+      run.heals.add(3 * SECOND);
+      run.events.removeIf(e -> e.stamp >= 2 * SECOND && e.kind != 'E');
+      run.both(pass -> pass.removeIf(f -> f.offset >= 2000));
+    }, "slow-recovery");
+    planted("closed soon after the heal", run -> {
+      run.heals.add(3 * SECOND);
+      stuck(run, 2 * SECOND);
+      run.events.get(run.events.size() - 1).stamp = 4 * SECOND;
     });
+    planted("killed, and nobody followed", run -> {
+      run.heals.add(3 * SECOND);
+      stuck(run, 2 * SECOND);
+      run.events.remove(run.events.size() - 1);
+    }, "slow-recovery");
+    planted("records that go anywhere avoid a partition", run -> {
+      run.heals.add(3 * SECOND);
+      run.goAnywhere();
+      silence(run, 1, 3 * SECOND, 19 * SECOND);
+    });
+    planted("records that go anywhere do not move", run -> {
+      run.heals.add(3 * SECOND);
+      run.goAnywhere();
+      for (int stream = 0; stream < PARTITIONS; stream++) silence(run, stream, 3 * SECOND, 19 * SECOND);
+    }, "slow-recovery");
+    // beside
+    planted("maybe during a fault", run -> {
+      run.faults = List.of(fault(2, 4));
+      outFor(run, 'M', 3 * SECOND, 4 * SECOND);
+    });
+    planted("handed over before a fault, given up behind it", run -> {
+      run.faults = List.of(fault(2, 4));
+      outFor(run, 'M', SECOND, 19 * SECOND);
+    });
+    planted("given up at once, far from any fault", run -> {
+      run.faults = List.of(fault(2, 4), fault(10, 12));
+      outFor(run, 'M', 6 * SECOND, 6 * SECOND);
+    }, "unexplained-unknown");
+    planted("given up before the first fault", run -> {
+      run.faults = List.of(fault(2, 4));
+      outFor(run, 'M', SECOND, SECOND);
+    }, "unexplained-unknown");
+    planted("fail behind the last fault", run -> {
+      run.faults = List.of(fault(2, 4));
+      outFor(run, 'F', 6 * SECOND, 9 * SECOND);
+    }, "unexplained-fail");
     planted("maybe without a fault", run -> {
-      run.unknownMax = 0;
-      run.of('O', 1, 9).kind = 'M';
+      run.faults = List.of();
+      outFor(run, 'M', SECOND, 2 * SECOND);
+    }, "unexplained-unknown", "too-many-unknown");
+    planted("fail without a fault", run -> {
+      run.faults = List.of();
+      outFor(run, 'F', SECOND, 2 * SECOND);
+    }, "unexplained-fail");
+    planted("more maybes than were out", run -> {
+      run.faults = List.of(fault(2, 4), fault(10, 12));
+      // A few at a time are out, and many in a row are given up.
+      for (Event event : run.events) {
+        if (event.kind == 'O' && event.stream == 1 && event.counter >= 2100 && event.counter < 2200) event.kind = 'M';
+      }
     }, "too-many-unknown");
+    planted("as many maybes as were out", run -> {
+      run.faults = List.of(fault(2, 4), fault(10, 12));
+      stuck(run, 2 * SECOND);
+    });
+    planted("a fault harms a record with room in its deadline", run -> {
+      run.faults = List.of(fault(2, 4));
+      run.patient.add(1);
+      outFor(run, 'M', 3 * SECOND, 4 * SECOND);
+    }, "harmed");
+    planted("of two roles one may be harmed", run -> {
+      run.faults = List.of(fault(2, 4));
+      run.patient.add(2);
+      outFor(run, 'F', 3 * SECOND, 4 * SECOND);
+    });
     planted("read twice", run -> run.both(pass -> pass.add(10, pass.get(9))), "bad-read", "duplicate");
     System.out.printf("%s chaos check: %d passed, %d failed%n", failed == 0 ? "OK" : "FAILED", passed, failed);
     System.exit(failed == 0 ? 0 : 1);
@@ -298,6 +379,37 @@ final class ChaosCheckTest {
     byte[] value = a.value;
     a.value = b.value;
     b.value = value;
+  }
+
+  private static ChaosCheck.Fault fault(long fromSeconds, long untilSeconds) {
+    return new ChaosCheck.Fault(fromSeconds * SECOND, untilSeconds * SECOND);
+  }
+
+  /** A record that is handed over at one moment gets this outcome at another; it is not read. */
+  private static void outFor(Run run, char outcome, long from, long to) {
+    long counter = from / 1_000_000;
+    Event event = run.of('O', 1, counter);
+    event.kind = outcome;
+    event.stamp = to + 500;
+    run.events.remove(event);
+    int at = 0; // events come in the order of their stamps
+    while (run.events.get(at).stamp <= event.stamp) at++;
+    run.events.add(at, event);
+    run.both(pass -> pass.removeIf(f -> f.partition == 1 && f.offset == counter));
+  }
+
+  /** From a moment on nothing is handed over but a window full, and that is given up in the end. */
+  private static void stuck(Run run, long from) {
+    long first = from / 1_000_000;
+    List<Event> late = new ArrayList<>();
+    run.events.removeIf(e -> e.kind != 'E' && e.counter >= first + 100);
+    run.events.removeIf(e -> e.kind == 'O' && e.counter >= first && late.add(e));
+    for (Event event : late) {
+      event.kind = 'M';
+      event.stamp = 19 * SECOND;
+    }
+    run.events.addAll(run.events.size() - 1, late);
+    run.both(pass -> pass.removeIf(f -> f.offset >= first));
   }
 
   /** What a stream was acked between two moments it is acked at the second. */

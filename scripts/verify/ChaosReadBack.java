@@ -33,6 +33,8 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
  *
  * <p>A timeline has lines "nanoseconds, tab, words"; those that begin with "heal " are moments after
  * which every partition must be written to again, within --recovery-ms, and "fault " begins the next.
+ * With --request-timeout-ms, outcomes other than ok are bounded: nothing of a fault is left that long
+ * after its last heal. --patient names a role (producers / 1000) that no fault may harm.
  */
 final class ChaosReadBack {
   private static final Duration PATIENCE = Duration.ofSeconds(60);
@@ -44,24 +46,26 @@ final class ChaosReadBack {
     List<String> words = new ArrayList<>(Arrays.asList(args));
     Path timeline = null;
     long recoveryMs = 5000;
-    long unknownMax = -1;
+    long requestTimeoutMs = -1;
+    List<Integer> patient = new ArrayList<>();
     while (!words.isEmpty() && words.get(0).startsWith("--")) {
       String option = words.remove(0);
       String value = words.isEmpty() ? "" : words.remove(0);
       switch (option) {
         case "--timeline" -> timeline = Path.of(value);
         case "--recovery-ms" -> recoveryMs = Long.parseLong(value);
-        case "--unknown-max" -> unknownMax = Long.parseLong(value);
+        case "--request-timeout-ms" -> requestTimeoutMs = Long.parseLong(value);
+        case "--patient" -> patient.add(Integer.parseInt(value));
         default -> words.clear();
       }
     }
     if (words.size() < 3) {
-      System.err.println("usage: ChaosReadBack [--timeline FILE] [--recovery-ms N] [--unknown-max N] "
-          + "BOOTSTRAP TOPIC HISTORY...");
+      System.err.println("usage: ChaosReadBack [--timeline FILE] [--recovery-ms N] [--request-timeout-ms N] "
+          + "[--patient ROLE] BOOTSTRAP TOPIC HISTORY...");
       System.exit(2);
     }
     try {
-      System.exit(compare(words, timeline, recoveryMs, unknownMax) ? 0 : 1);
+      System.exit(compare(words, timeline, recoveryMs, requestTimeoutMs, patient) ? 0 : 1);
     } catch (InterruptedException | RuntimeException | IOException | java.util.concurrent.ExecutionException
         | java.util.concurrent.TimeoutException e) {
       System.err.println("cannot compare: " + e);
@@ -69,7 +73,8 @@ final class ChaosReadBack {
     }
   }
 
-  private static boolean compare(List<String> words, Path timeline, long recoveryMs, long unknownMax)
+  private static boolean compare(
+      List<String> words, Path timeline, long recoveryMs, long requestTimeoutMs, List<Integer> patient)
       throws IOException, InterruptedException, java.util.concurrent.ExecutionException,
           java.util.concurrent.TimeoutException {
     String bootstrap = words.get(0);
@@ -77,7 +82,10 @@ final class ChaosReadBack {
     List<Path> histories = words.subList(2, words.size()).stream().map(Path::of).toList();
     List<TopicPartition> partitions = whenWhole(bootstrap, topic);
     ChaosCheck check = new ChaosCheck(runOf(histories.get(0)), topic, partitions.size());
-    if (timeline != null) heals(timeline, check);
+    List<Mark> marks = timeline == null ? List.of() : marks(timeline);
+    heals(marks, check);
+    if (requestTimeoutMs >= 0) check.faults(faults(marks, requestTimeoutMs * 1_000_000));
+    patient.forEach(check::patient);
     for (Path history : histories) read(history, check);
     long[] records = new long[2];
     for (ChaosCheck.Pass pass : ChaosCheck.Pass.values()) {
@@ -91,14 +99,14 @@ final class ChaosReadBack {
     }
     check.perProducer().forEach(System.out::println);
     for (String line : check.recoveries(recoveryMs)) System.out.println("recovery after " + line);
-    List<String> violations = check.finish(unknownMax);
+    List<String> violations = check.finish();
     violations.forEach(System.out::println);
     ChaosCheck.Summary sum = check.summary();
     System.out.printf(
         "%s invoked=%d ok=%d fail=%d maybe=%d maybe_max=%s cut_off=%d ok_without_offset=%d read_uncommitted=%d "
             + "read_committed=%d partitions=%d violations=%d%n",
         violations.isEmpty() ? "OK" : "FAILED", sum.invoked(), sum.ok(), sum.fail(), sum.maybe(),
-        unknownMax < 0 ? "-" : Long.toString(unknownMax), sum.cutOff(), sum.okWithoutOffset(), records[0], records[1],
+        check.unknownMax() < 0 ? "-" : Long.toString(check.unknownMax()), sum.cutOff(), sum.okWithoutOffset(), records[0], records[1],
         partitions.size(), violations.size());
     return violations.isEmpty();
   }
@@ -147,12 +155,31 @@ final class ChaosReadBack {
     return ends;
   }
 
-  private static void heals(Path timeline, ChaosCheck check) throws IOException {
+  private static List<Mark> marks(Path timeline) throws IOException {
     List<Mark> marks = new ArrayList<>();
     for (String line : Files.readAllLines(timeline)) {
       String[] field = line.split("\t", 2);
       if (field.length == 2) marks.add(new Mark(Long.parseLong(field[0]), field[1]));
     }
+    return marks;
+  }
+
+  /** Each from its begin until so long after the last heal before the next. */
+  private static List<ChaosCheck.Fault> faults(List<Mark> marks, long left) {
+    List<ChaosCheck.Fault> faults = new ArrayList<>();
+    for (int i = 0; i < marks.size(); i++) {
+      if (!marks.get(i).words.startsWith("fault ")) continue;
+      long healed = -1;
+      for (Mark later : marks.subList(i + 1, marks.size())) {
+        if (later.words.startsWith("fault ")) break;
+        if (later.words.startsWith("heal ")) healed = later.stamp;
+      }
+      faults.add(new ChaosCheck.Fault(marks.get(i).stamp, healed < 0 ? Long.MAX_VALUE : healed + left));
+    }
+    return faults;
+  }
+
+  private static void heals(List<Mark> marks, ChaosCheck check) {
     long begun = marks.isEmpty() ? 0 : marks.get(0).stamp;
     for (int i = 0; i < marks.size(); i++) {
       Mark mark = marks.get(i);
