@@ -134,8 +134,15 @@ lose() { # node in|out address...
   shift 2
   [[ $way == in ]] || field=daddr
   for address; do
-    ip netns exec "$NAME-node-$node" nft add rule inet chaos "$way" ip "$field" "$address" drop
+    ip netns exec "$NAME-node-$node" nft add rule inet chaos "$way" ip "$field" "$address" counter drop
   done
+}
+
+# How many packets were lost since nothing was.
+packets_lost() {
+  local node
+  for node in 1 2 3; do ip netns exec "$NAME-node-$node" nft list table inet chaos; done |
+    awk '{ for (i = 1; i < NF; i++) if ($i == "packets") sum += $(i + 1) } END { print sum + 0 }'
 }
 
 lose_nothing() {
