@@ -35,6 +35,29 @@ pub(crate) struct ReportSettings {
     pub(crate) held_bytes_max: usize,
 }
 
+impl ReportSettings {
+    /// Whether records that ended like this become dead letters, if there are any.
+    fn wants_letter_of(&self, verdict: &Verdict) -> bool {
+        match verdict {
+            // A new checksum would make them look whole.
+            Verdict::NotWritten(failure) | Verdict::Unknown(failure)
+                if failure.why == Why::Damaged =>
+            {
+                false
+            }
+            Verdict::NotWritten(failure) => match failure.why {
+                Why::Expired => self.expired,
+                Why::Rejected | Why::RetriesExhausted | Why::Unsupported | Why::Avoided => true,
+                _ => false,
+            },
+            Verdict::Unknown(failure) => {
+                self.unknown && !matches!(failure.why, Why::Purged | Why::Closed)
+            }
+            Verdict::Acked { .. } | Verdict::Sent => false,
+        }
+    }
+}
+
 /// See the module's doc.
 #[derive(Debug)]
 pub(crate) struct Reports {
@@ -174,21 +197,8 @@ impl Reports {
                 let Some(topic) = &settings.dead_letter_topic else {
                     return otherwise;
                 };
-                let wanted = match verdict {
-                    Verdict::NotWritten(failure) => match failure.why {
-                        Why::Expired => settings.expired,
-                        Why::Rejected | Why::RetriesExhausted | Why::Unsupported | Why::Avoided => {
-                            true
-                        }
-                        _ => false,
-                    },
-                    Verdict::Unknown(failure) => {
-                        settings.unknown && !matches!(failure.why, Why::Purged | Why::Closed)
-                    }
-                    Verdict::Acked { .. } | Verdict::Sent => false,
-                };
                 // What fails on its way to the dead letters does not become one again.
-                if wanted && **topic != *lane.topic {
+                if settings.wants_letter_of(verdict) && **topic != *lane.topic {
                     Course::DeadLetter
                 } else {
                     otherwise
@@ -342,5 +352,34 @@ impl Wake for Reports {
     fn wake(self: Arc<Self>) {
         let queue = self.queue();
         self.tell(queue);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringpost_core::outcome::Failure;
+
+    use super::*;
+
+    /// With all of `dead_letter_*` on: refused, exhausted, expired and perhaps written records become dead
+    /// letters; those whose bytes were damaged in our memory never do, perhaps written or not.
+    #[test]
+    fn r5_damaged_records_become_no_dead_letters() {
+        let settings = ReportSettings {
+            expired: true,
+            unknown: true,
+            ..ReportSettings::default()
+        };
+        for (why, wanted) in [
+            (Why::Rejected, true),
+            (Why::RetriesExhausted, true),
+            (Why::Expired, true),
+            (Why::Damaged, false),
+        ] {
+            for verdict in [Verdict::NotWritten, Verdict::Unknown] {
+                let verdict = verdict(Failure::new(why));
+                assert_eq!(settings.wants_letter_of(&verdict), wanted, "{verdict:?}");
+            }
+        }
     }
 }

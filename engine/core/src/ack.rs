@@ -13,6 +13,9 @@ pub enum Action {
     AckedBefore,
     /// It is not stored. Try again.
     Retry,
+    /// It is not stored, because the bytes that came do not match their checksum. Try again if ours
+    /// still do.
+    CheckAndRetry,
     /// It is not stored, because we asked the wrong broker. Ask for metadata and try again.
     RefreshAndRetry,
     /// We asked the wrong broker. With `acks=all` it may be stored: a leader that appends, waits for
@@ -57,9 +60,9 @@ pub fn action(code: ErrorCode) -> Action {
         ErrorCode::NOT_ENOUGH_REPLICAS
         | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
         | ErrorCode::CONCURRENT_TRANSACTIONS
-        | ErrorCode::THROTTLING_QUOTA_EXCEEDED
-        // Bytes can flip on their way; ours are checked before they are sent again.
-        | ErrorCode::CORRUPT_MESSAGE => Action::Retry,
+        | ErrorCode::THROTTLING_QUOTA_EXCEEDED => Action::Retry,
+        // Bytes can flip on their way, and in our memory.
+        ErrorCode::CORRUPT_MESSAGE => Action::CheckAndRetry,
 
         ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
         | ErrorCode::REQUEST_TIMED_OUT
@@ -140,9 +143,9 @@ mod tests {
                 "COORDINATOR_LOAD_IN_PROGRESS",
                 "CONCURRENT_TRANSACTIONS",
                 "THROTTLING_QUOTA_EXCEEDED",
-                "CORRUPT_MESSAGE",
             ],
         ),
+        (Action::CheckAndRetry, &["CORRUPT_MESSAGE"]),
         (
             Action::RetryMaybeWritten,
             &[

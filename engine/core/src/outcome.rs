@@ -111,6 +111,11 @@ pub enum Why {
     /// As many attempts as the retry policy allows.
     #[error("the retry policy allows no further attempt")]
     RetriesExhausted,
+    /// The broker refused it for its checksum, and it is ours that is wrong: something changed the bytes
+    /// in this process after they were sealed. A broken memory module does that, and so does other
+    /// code of the process that writes where it should not. What is read back of such records may be wrong.
+    #[error("our own memory was damaged: records in this batch no longer match their checksum")]
+    Damaged,
     /// The broker cannot take what the configuration asks for.
     #[error("the broker does not support it")]
     Unsupported,

@@ -70,6 +70,16 @@ impl<P: Piece> SealedBatch<P> {
         BATCH_HEADER_LEN + self.body.len
     }
 
+    /// Whether the body still has the checksum that was taken when it was sealed.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        let mut body = BodyDigest::new();
+        for piece in &self.pieces {
+            body.update(piece.bytes());
+        }
+        body == self.body
+    }
+
     /// Writes the batch header for one attempt.
     pub fn write_header(&self, stamp: Option<(ProducerIdentity, Sequence)>, out: &mut [u8]) {
         let (producer_id, producer_epoch, base_sequence) = match stamp {

@@ -1,6 +1,7 @@
 //! The appenders' side: lanes with real open batches over plain vectors, as the engine's lanes are,
 //! without locks and without a bound on memory.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
@@ -24,8 +25,27 @@ pub struct VecBuffer {
 /// A frozen [`VecBuffer`], or a part of it.
 #[derive(Debug, Clone)]
 pub struct VecPiece {
-    bytes: Rc<Vec<u8>>,
+    frozen: Rc<Frozen>,
     range: std::ops::Range<usize>,
+}
+
+#[derive(Debug)]
+struct Frozen {
+    bytes: Vec<u8>,
+    /// What they are since the memory was damaged.
+    damaged: OnceCell<Vec<u8>>,
+}
+
+impl VecPiece {
+    /// Flips a bit near its end, where a batch's last value is, under all who hold it. Once; then it stays
+    /// as it is.
+    pub fn damage(&self) {
+        self.frozen.damaged.get_or_init(|| {
+            let mut bytes = self.frozen.bytes.clone();
+            bytes[self.range.end - 16] ^= 1;
+            bytes
+        });
+    }
 }
 
 /// Memory without a bound.
@@ -72,10 +92,11 @@ impl Buffer for VecBuffer {
         let mut piece = None;
         let range = 0..self.filled;
         allocation_counter::opt_out(|| {
-            piece = Some(VecPiece {
-                bytes: Rc::new(self.bytes),
-                range,
+            let frozen = Rc::new(Frozen {
+                bytes: self.bytes,
+                damaged: OnceCell::new(),
             });
+            piece = Some(VecPiece { frozen, range });
         });
         piece.expect("just made")
     }
@@ -83,12 +104,13 @@ impl Buffer for VecBuffer {
 
 impl Piece for VecPiece {
     fn bytes(&self) -> &[u8] {
-        &self.bytes[self.range.clone()]
+        let bytes = self.frozen.damaged.get().unwrap_or(&self.frozen.bytes);
+        &bytes[self.range.clone()]
     }
     fn slice(&self, range: std::ops::Range<usize>) -> Self {
         assert!(range.end <= self.range.len());
         Self {
-            bytes: Rc::clone(&self.bytes),
+            frozen: Rc::clone(&self.frozen),
             range: self.range.start + range.start..self.range.start + range.end,
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringpost_broker::{Broker, Closed, Progress, Session};
+use ringpost_core::buffer::Piece;
 use ringpost_core::connection::ConnId;
 use ringpost_core::directory::{Directory, Task, TopicError};
 use ringpost_core::dispatch::{Action, Dispatcher};
@@ -140,6 +141,8 @@ pub struct World {
     pub resolved: u32,
     /// The next Produce request is followed by a reset behind so many of its bytes.
     pub cut_next_request: Option<usize>,
+    /// Our own memory is damaged under the next Produce request, in its longest piece, before it leaves.
+    pub damage_next_request: bool,
     /// Bytes to these nodes are lost.
     pub deaf: BTreeSet<i32>,
     /// Bytes from these nodes are lost.
@@ -202,6 +205,7 @@ impl World {
             names: BTreeMap::new(),
             resolved: 0,
             cut_next_request: None,
+            damage_next_request: false,
             deaf: BTreeSet::new(),
             mute: BTreeSet::new(),
             paused: BTreeSet::new(),
@@ -417,10 +421,14 @@ impl World {
         match action {
             Action::Connect { conn, address } => self.connect(conn, address),
             Action::Send { conn, frame } => {
+                if std::mem::take(&mut self.damage_next_request) {
+                    let longest = frame.iter().max_by_key(|piece| piece.bytes().len());
+                    longest.expect("no frame is empty").damage();
+                }
                 let bytes: Vec<u8> = frame
                     .iter()
                     .flat_map(|piece| {
-                        let bytes = ringpost_core::buffer::Piece::bytes(piece);
+                        let bytes = piece.bytes();
                         assert!(!bytes.is_empty(), "no empty pieces");
                         bytes.to_vec()
                     })

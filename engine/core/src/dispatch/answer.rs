@@ -291,7 +291,12 @@ impl<M: Memory, T> Dispatcher<M, T> {
                     },
                 );
             }
-            ack::Action::Retry => self.retry(now, id, batch, cause, Again::Rested),
+            ack::Action::CheckAndRetry if !batch.sealed.is_intact() => {
+                self.fail(now, id, batch, Why::Damaged, Some(cause));
+            }
+            ack::Action::Retry | ack::Action::CheckAndRetry => {
+                self.retry(now, id, batch, cause, Again::Rested);
+            }
             action @ (ack::Action::RefreshAndRetry | ack::Action::RefreshMaybeWritten) => {
                 // Who waits for no follower loses no office meanwhile; but a disk can fail behind an append.
                 let may_be_stored =

@@ -546,3 +546,66 @@ fn r2_a_failure_tells_its_history() {
         "the delivery timeout passed (sent 3 times)"
     );
 }
+
+/// A value that goes by reference is changed in our memory behind the seal: the broker refuses the batch,
+/// and it is sent once, "not written" because of the damage; the records behind it are acked under a new
+/// epoch. Changed only in a request's own head, where a small body is copied to, it is sent again and
+/// acked, under the same epoch.
+#[test]
+fn r5_a_batch_that_our_own_memory_spoiled_is_given_up_and_one_spoiled_on_its_way_is_not() {
+    for (len, damaged) in [(4_000, true), (100, false)] {
+        let mut world = World::warm(Setup::new(1), 1);
+        world.damage_next_request = true;
+        world.append(0, len);
+        world.run_for(us(100));
+        world.append(0, len);
+        world.append(0, len);
+        world.settle(ms(5_000));
+        assert_eq!(world.broker.report().corrupt, 1);
+        assert!(world.is_acked(0, 2) && world.is_acked(0, 3));
+        let bumps = world.dispatcher.counters().epoch_bumps;
+        assert_eq!(bumps, u64::from(damaged));
+        if damaged {
+            let (unknown, failure) = failure(&world, 0, 1);
+            assert!(!unknown, "{failure:#}");
+            assert_eq!((failure.why, failure.attempts), (Why::Damaged, 1));
+            assert!(failure.to_string().contains("our own memory was damaged"));
+            let code = |cause| match cause {
+                Some(Cause::Broker { code, .. }) => code,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(code(failure.last), ErrorCode::CORRUPT_MESSAGE);
+        } else {
+            assert!(world.is_acked(0, 1));
+        }
+        world.check(true);
+    }
+}
+
+/// An attempt whose answer was lost may be stored, whatever became of our memory since: Unknown, and what
+/// follows is acked.
+#[test]
+fn r5_a_batch_that_was_spoiled_between_attempts_may_be_stored() {
+    for (fault, stored) in [(RequestFault::Silence, true), (RequestFault::Ignore, false)] {
+        let setup = Setup::new(1).settings(|s| s.request_timeout = ms(400));
+        let mut world = World::warm(setup, 1);
+        world
+            .broker
+            .faults()
+            .next_request(ApiKey::Produce, Some(fault));
+        world.append(0, 4_000);
+        world.run_for(ms(100));
+        assert_eq!(world.requests.len(), 1);
+        world.damage_next_request = true;
+        world.settle(ms(5_000));
+        world.append(0, 4_000);
+        world.settle(ms(5_000));
+        let (unknown, failure) = failure(&world, 0, 1);
+        assert!(unknown, "{failure:#}");
+        assert_eq!((failure.why, failure.attempts), (Why::Damaged, 2));
+        assert!(world.is_acked(0, 2));
+        let there = world.log("t", 0).into_iter().flat_map(|b| b.records);
+        assert_eq!(there.filter(|r| r.1 == 1).count(), usize::from(stored));
+        world.check(true);
+    }
+}
