@@ -173,6 +173,10 @@ impl<M: Memory, T> Dispatcher<M, T> {
             while let Some(batch) = self.draw(now, id, supply) {
                 self.fail(now, id, batch, why, None);
             }
+            if let Some(lane) = self.lanes[index].as_mut() {
+                // Nothing of it is in flight any more, purged or not.
+                lane.muted = false;
+            }
             // It has nothing any more: off the list.
             self.list(now, id);
         }

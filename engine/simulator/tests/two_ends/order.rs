@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
+use ringpost_core::dispatch::Purge;
 use ringpost_core::outcome::{Verdict, Why};
 use ringpost_core::settings::{Acks, Linger};
 
@@ -186,36 +187,81 @@ fn a5_the_offset_of_a_batch_that_came_twice_is_the_first_one_or_unknown() {
     world.check(true);
 }
 
-/// For every order and instant: every record settled, exactly once.
+/// For every order and instant of five events around the deadline: every record settled, exactly once,
+/// those in flight and those that wait behind them.
 #[test]
-fn a7_expiry_answer_reset_and_close_in_any_order_settle_each_record_once() {
-    // The harness refuses a second verdict for a record; here the moments of four events are moved
-    // against each other, around the delivery deadline.
+fn a7_expiry_answer_reset_purge_and_close_in_any_order_settle_each_record_once() {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    enum Event {
+        Reset,
+        Abandon,
+        Purge,
+        PurgeAll,
+    }
+    // The harness refuses a second verdict for a record.
+    let mut orders = std::collections::BTreeSet::new();
     for reset in [900, 1_000, 1_100] {
-        for answer in [899, 999, 1_001] {
+        for answer in [899_i64, 999, 1_001] {
             for abandon in [950, 1_000, 1_050] {
-                let setup = impatient().settings(|s| s.delivery_timeout = ms(1_000));
-                let mut world = World::warm(setup, 1);
-                let start = world.now;
-                let delayed = Some(RequestFault::Delay(answer));
-                world.broker.faults().next_request(ApiKey::Produce, delayed);
-                five_in_flight(&mut world);
-                let mut events = [(reset, true), (abandon, false)];
-                events.sort_unstable();
-                for (at, is_reset) in events {
-                    world.run_for((start + ms(at)).since(world.now));
-                    if is_reset {
-                        for conn in world.open_connections() {
-                            world.reset(conn);
+                for purge in [890, 940, 998, 1_000, 1_060] {
+                    for which in [Event::Purge, Event::PurgeAll] {
+                        let mut events = [
+                            (reset, Event::Reset),
+                            (abandon, Event::Abandon),
+                            (purge, which),
+                        ];
+                        events.sort_unstable();
+                        orders.insert((
+                            events.map(|(_, event)| event),
+                            answer.unsigned_abs() < purge,
+                        ));
+                        let setup = impatient().settings(|s| s.delivery_timeout = ms(1_000));
+                        let mut world = World::warm(setup, 1);
+                        let start = world.now;
+                        let delayed = Some(RequestFault::Delay(answer));
+                        world.broker.faults().next_request(ApiKey::Produce, delayed);
+                        five_in_flight(&mut world);
+                        for _ in 0..3 {
+                            world.append(0, 100);
                         }
-                    } else {
-                        let now = world.now;
-                        world.dispatcher.abandon(now, &mut world.lanes);
+                        for (at, event) in events {
+                            world.run_for((start + ms(at)).since(world.now));
+                            let (
+                                now,
+                                World {
+                                    dispatcher, lanes, ..
+                                },
+                            ) = (world.now, &mut world);
+                            match event {
+                                Event::Abandon => dispatcher.abandon(now, lanes),
+                                Event::Purge => _ = dispatcher.purge(now, Purge::Queued, lanes),
+                                Event::PurgeAll => {
+                                    dispatcher.purge(now, Purge::QueuedAndInFlight, lanes);
+                                }
+                                Event::Reset => {
+                                    for conn in world.open_connections() {
+                                        world.reset(conn);
+                                    }
+                                }
+                            }
+                            world.dispatcher.invariants(world.now);
+                        }
+                        world.run_for(ms(2_000));
+                        assert_eq!(world.unsettled(), 0);
+                        assert!(world.dispatcher.is_idle());
+                        world.check(true);
                     }
                 }
-                world.run_for(ms(2_000));
-                assert_eq!(world.unsettled(), 0);
-                world.check(true);
+            }
+        }
+    }
+    // Each of the three comes first, in between and last, with the answer before the purge and after.
+    for event in [Event::Reset, Event::Abandon, Event::Purge, Event::PurgeAll] {
+        for place in 0..3 {
+            for answered in [false, true] {
+                let happened =
+                    |order: &([Event; 3], bool)| order.0[place] == event && order.1 == answered;
+                assert!(orders.iter().any(happened), "{event:?} {place} {answered}");
             }
         }
     }
