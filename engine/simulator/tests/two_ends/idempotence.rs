@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringpost_broker::{ApiKey, ErrorCode, PartitionFault, RequestFault};
-use ringpost_core::id::ProducerIdentity;
+use ringpost_core::id::{LaneId, ProducerIdentity, Sequence};
 use ringpost_core::outcome::{Verdict, Why};
 use ringpost_core::retry::Jitter;
 use ringpost_core::settings::Linger;
@@ -563,4 +563,49 @@ fn i5_a5_the_limit_of_attempts_does_not_end_what_may_be_stored_or_only_waits_for
     assert_eq!(why(&world, 0, 2), ("not written", Why::RetriesExhausted));
     assert!((3..7).all(|n| world.is_acked(0, n)));
     world.check(true);
+}
+
+/// Records whose numbers pass 2^31-1 within a batch, at its end, and before it: all are accepted, the
+/// batches behind follow from 0 on with five in flight, the broker refuses none as out of order, and
+/// recognises the one with the passage when its answer is lost.
+#[test]
+fn w11_the_broker_accepts_sequences_that_pass_the_highest() {
+    const HIGHEST: i32 = i32::MAX;
+    for (first, lost) in [
+        (HIGHEST - 2, false),
+        (HIGHEST - 2, true),
+        (HIGHEST - 4, false),
+        (HIGHEST - 4, true),
+        (HIGHEST, false),
+        (HIGHEST, true),
+    ] {
+        let mut world = World::with_topic(impatient(1), "t", 1);
+        world.dispatcher.begin_at(LaneId(0), Sequence(first - 1));
+        // The first batch goes alone, and proves the identity.
+        world.append(0, 100);
+        world.settle(ms(1_000));
+        if lost {
+            let faults = world.broker.faults();
+            faults.next_request(ApiKey::Produce, Some(RequestFault::CloseAfter));
+        }
+        for _ in 0..5 {
+            world.append(0, 100);
+        }
+        world.run_for(us(10));
+        append_each_alone(&mut world, 0, 4);
+        world.settle(ms(5_000));
+        assert!(world.all_acked());
+        let log = world.log("t", 0);
+        let sequences = log.iter().map(|batch| batch.header.base_sequence);
+        let behind = |n: i32| i32::try_from((i64::from(first) + i64::from(n)) % (1 << 31));
+        let mut expected = vec![first - 1, first];
+        expected.extend((5..9).map(|n| behind(n).expect("below 2^31")));
+        assert_eq!(sequences.collect::<Vec<_>>(), expected);
+        assert_eq!(log[1].records.len(), 5);
+        let report = world.broker.report();
+        assert_eq!(report.out_of_sequence, 0);
+        assert_eq!(report.retries_recognised > 0, lost);
+        assert_eq!(world.dispatcher.counters().epoch_bumps, 0);
+        world.check(true);
+    }
 }
