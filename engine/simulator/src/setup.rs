@@ -34,6 +34,8 @@ pub struct Network {
     pub fragment: usize,
     /// Between two fragments of an answer at least.
     pub pace: Duration,
+    /// The way to the broker carries so many bytes a second on each connection; 0 carries all at once.
+    pub up_bytes_per_second: usize,
     /// The kernel takes so many bytes of a frame at once; 0 takes all.
     pub send_chunk: usize,
 }
@@ -95,6 +97,7 @@ impl Setup {
                 jitter: Duration::ZERO,
                 fragment: 0,
                 pace: Duration::ZERO,
+                up_bytes_per_second: 0,
                 send_chunk: 0,
             },
             batch_bytes: 16 << 10,

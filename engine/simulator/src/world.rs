@@ -43,6 +43,8 @@ struct Socket {
     session: Option<Session>,
     client_open: bool,
     frame_out: bool,
+    /// When the way to the broker has carried what is on it.
+    up_free: Time,
     last_up: Time,
     last_down: Time,
     /// The connection is reset behind so many more bytes from the client.
@@ -471,6 +473,7 @@ impl World {
                 session: node.map(|node| self.broker.session(node)),
                 client_open: true,
                 frame_out: false,
+                up_free: self.now,
                 last_up: self.now,
                 last_down: self.now,
                 cut: None,
@@ -550,6 +553,14 @@ impl World {
             let jitter = usize::try_from(Time::nanos(self.network.jitter)).expect("short");
             let jitter = Duration::from_nanos(self.random.below(jitter + 1) as u64);
             let socket = self.sockets.get_mut(&conn).expect("it has bytes to move");
+            let leaves = match self.network.up_bytes_per_second {
+                rate if up && rate > 0 => {
+                    let nanos = len as u64 * 1_000_000_000 / rate as u64;
+                    socket.up_free = socket.up_free.max(self.now) + Duration::from_nanos(nanos);
+                    socket.up_free
+                }
+                _ => self.now,
+            };
             let last = if up {
                 &mut socket.last_up
             } else {
@@ -570,7 +581,7 @@ impl World {
             } else {
                 Duration::ZERO
             };
-            *last = (*last + pace).max(self.now + self.network.latency + slow + jitter + again);
+            *last = (*last + pace).max(leaves + self.network.latency + slow + jitter + again);
             parts.push((*last, rest[..len].to_vec()));
             rest = &rest[len..];
         }

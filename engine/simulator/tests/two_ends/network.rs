@@ -1,13 +1,20 @@
 //! Connections that break, stutter, or say nothing.
 
-use ringpost_broker::{ApiKey, RequestFault};
-use ringpost_codec::kafka::api_versions;
-use ringpost_codec::kafka::header::RequestHeader;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringpost_broker::{ApiKey, ErrorCode, Replication, RequestFault};
+use ringpost_codec::kafka::header::{self, RequestHeader};
+use ringpost_codec::kafka::{api_versions, produce};
 use ringpost_codec::reader::Reader;
 use ringpost_core::outcome::Verdict;
+use ringpost_core::settings::Linger;
 
+use ringpost_simulator::found::batches_of;
 use ringpost_simulator::setup::{Setup, ms, us};
-use ringpost_simulator::world::World;
+use ringpost_simulator::world::{Tamper, World};
 
 /// For cuts all over the request: all acked, in the log once, recognised as a retry exactly if it
 /// had arrived whole.
@@ -382,4 +389,243 @@ fn r2_slow_answers_do_not_keep_records_from_being_sent() {
     }
     assert!(world.all_acked(), "{:?}", world.outcomes);
     world.check(true);
+}
+
+/// Three nodes that each have a copy of everything; a batch counts once two have it.
+fn copies() -> Setup {
+    Setup::new(3).broker(|b| {
+        b.replication = Replication {
+            factor: 3,
+            min_insync: 2,
+            ..Replication::default()
+        };
+    })
+}
+
+/// Two of three brokers stand still for 45 s, go on for 20 s, and so on in turn, with a delivery timeout
+/// of 30 s: every record has one outcome, within its deadline, and is in the log once if it was acked; all
+/// three outcomes came up, so each missing record was reported failed or maybe. After the last pause all
+/// partitions take records again, at once.
+#[test]
+fn i13_two_of_three_brokers_stand_still_longer_than_the_deadline_again_and_again() {
+    const LANES: u32 = 6;
+    let timeout = ms(30_000);
+    let setup = copies().settings(|s| s.delivery_timeout = timeout);
+    let mut world = World::warm(setup, LANES);
+    let mut appended = BTreeMap::new();
+    let mut load = |world: &mut World, time: Duration| {
+        let end = world.now + time;
+        while world.now < end {
+            for lane in 0..LANES {
+                let number = world.append(lane, 100);
+                appended.insert((lane, number), world.now);
+            }
+            world.run_for(ms(200));
+        }
+    };
+    for spared in [1, 2, 3, 1] {
+        let stopped = (1..=3).filter(|node| *node != spared);
+        for node in stopped.clone() {
+            world.pause_node(node);
+            world.broker.pause_node(node, true);
+        }
+        load(&mut world, ms(45_000));
+        for node in stopped {
+            world.broker.pause_node(node, false);
+            world.resume_node(node);
+        }
+        load(&mut world, ms(20_000));
+    }
+    world.settle(timeout);
+    for (record, at) in &appended {
+        let took = world.outcomes[record].at.since(*at);
+        assert!(took <= timeout + ms(1), "{record:?} took {took:?}");
+    }
+    let mut ended = [0; 3];
+    for outcome in world.outcomes.values() {
+        match outcome.verdict {
+            Verdict::Acked { .. } => ended[0] += 1,
+            Verdict::NotWritten(_) => ended[1] += 1,
+            Verdict::Unknown(_) => ended[2] += 1,
+            Verdict::Sent => panic!("with acks=all"),
+        }
+    }
+    assert!(ended.iter().all(|count| *count > 0), "{ended:?}");
+    world.check(true);
+
+    let numbers: Vec<_> = (0..LANES).map(|lane| world.append(lane, 100)).collect();
+    world.settle(ms(1_000));
+    for (lane, number) in (0..).zip(numbers) {
+        assert!(world.is_acked(lane, number), "lane {lane} is wedged");
+    }
+    world.check(true);
+}
+
+/// The codes that an answer to a Produce request of this version gives.
+fn codes_of(answer: &[u8], version: i16) -> Vec<ErrorCode> {
+    let mut reader = Reader::new(&answer[4..]);
+    header::read_correlation_id(&mut reader).expect("a correlation id");
+    let api = ringpost_codec::kafka::ApiKey::PRODUCE;
+    header::read_response_rest(&mut reader, api, version).expect("a header");
+    let response = produce::decode_response(version, reader.rest()).expect("an answer");
+    response.partitions().map(|p| p.error).collect()
+}
+
+/// A leader's log directory fails: it answers KAFKA_STORAGE_ERROR until its office is another's. Records
+/// go on with the new leader: all are acked, in order, in the log once, the ones that met the error too,
+/// and none is sent to the old leader any more.
+#[test]
+fn n10_records_leave_a_leader_whose_log_directory_failed() {
+    for in_flight in [1, 5] {
+        let setup = copies().settings(|s| {
+            s.linger = Linger::Auto { gap: ms(0) };
+            s.in_flight_max = in_flight;
+        });
+        let mut world = World::warm(setup, 3);
+        let lane = (0..3).find(|p| world.broker.leader("t", *p) == Some(1));
+        let (partition, mut told) = (lane.expect("each leads one"), 0);
+        let lane = partition.cast_unsigned();
+        let refused = Rc::new(Cell::new(0));
+        let seen = Rc::clone(&refused);
+        world.tamper = Tamper::with(move |answer| {
+            let codes = codes_of(answer, 13);
+            let storage = codes.contains(&ErrorCode::KAFKA_STORAGE_ERROR);
+            seen.set(seen.get() + u32::from(storage));
+        });
+        for round in 0..200 {
+            if round == 50 {
+                // Who leads now gets about only after a while.
+                (1..=3).for_each(|node| world.broker.hold_metadata(node, 150));
+                world.broker.set_log_dir(1, false);
+            }
+            if round == 100 {
+                told = world.requests.len();
+            }
+            for lane in 0..3 {
+                world.append(lane, 100);
+            }
+            world.run_for(ms(5));
+        }
+        world.settle(ms(5_000));
+        assert!(refused.get() > 0, "nobody met the error");
+        assert_ne!(world.broker.leader("t", partition), Some(1));
+        assert!(world.all_acked());
+        let late = world.requests[told..].iter().filter(|r| r.node == 1);
+        assert_eq!(late.flat_map(batches_of).count(), 0);
+        assert!(world.is_acked(lane, 200));
+        world.check(true);
+    }
+}
+
+/// 100 ms and up to 20 ms more each way, 3,000 kbit/s: what is appended at once is acked at no less than
+/// nine tenths of what the link carries, which is several times what fits in flight with one request at a
+/// time; so is what comes evenly at that rate, without a backlog. No time-out, no failure, no retry.
+#[test]
+fn n5_a_long_thin_link_is_filled_and_times_nothing_out() {
+    const BYTES_PER_SECOND: usize = 3_000_000 / 8;
+    const LANES: u32 = 6;
+    let setup = || {
+        Setup::new(1).network(|n| {
+            n.latency = ms(100);
+            n.jitter = ms(20);
+            n.fragment = 1_460;
+            n.up_bytes_per_second = BYTES_PER_SECOND;
+        })
+    };
+    let untroubled = |world: &World| {
+        assert!(world.all_acked());
+        let counters = world.dispatcher.counters();
+        assert_eq!((counters.connection_failures, counters.retries), (0, 0));
+        world.check(true);
+    };
+    let share =
+        |bytes: usize, time: Duration| bytes as f64 / time.as_secs_f64() / BYTES_PER_SECOND as f64;
+
+    let mut world = World::warm(setup(), LANES);
+    let start = world.now;
+    for number in 0..4_000 {
+        world.append(number % LANES, 1_000);
+    }
+    world.settle(ms(30_000));
+    let filled = share(4_000 * 1_000, world.now.since(start));
+    assert!((0.9..1.0).contains(&filled), "{filled}");
+    untroubled(&world);
+
+    // A record of a kilobyte every 3 ms: nine tenths of the link with what is around it.
+    let mut world = World::warm(setup(), LANES);
+    let mut acked = [0; 2];
+    for number in 0..10_000 {
+        if number == 5_000 {
+            acked[0] = world.outcomes.len();
+        }
+        world.append(number % LANES, 1_000);
+        world.run_for(ms(3));
+    }
+    acked[1] = world.outcomes.len();
+    let filled = share((acked[1] - acked[0]) * 1_000, ms(15_000));
+    assert!((0.85..0.95).contains(&filled), "{filled}");
+    // The link's own 250 ms, and as much for a request to be on its way before it.
+    assert!(world.unsettled() <= 2 * 250 / 3, "{}", world.unsettled());
+    world.settle(ms(1_000));
+    untroubled(&world);
+}
+
+/// With timeouts of an hour: a reset, an orderly end and a refused connect count as failures in the very step
+/// in which they arrive, and the next connect comes a back-off later and no more; the record that was in
+/// flight is acked a few round trips after that.
+#[test]
+fn n2_n11_what_the_network_tells_of_a_dead_peer_is_known_when_it_arrives() {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum End {
+        Reset,
+        Fin,
+        Refused,
+    }
+    let hour = Duration::from_secs(3600);
+    for end in [End::Reset, End::Fin, End::Refused] {
+        let setup = Setup::new(1).settings(|s| {
+            s.request_timeout = hour;
+            s.connect_timeout = hour;
+            s.delivery_timeout = 2 * hour;
+            s.idle_probe = Duration::ZERO;
+        });
+        let mut world = World::warm(setup, 1);
+        world.append(0, 100);
+        world.run_for(us(700));
+        assert_eq!((world.requests.len(), world.unsettled()), (1, 1));
+        let conn = world.requests[0].conn;
+        match end {
+            End::Reset => world.reset(conn),
+            End::Fin => world.hang_up(1),
+            End::Refused => world.stop_node(1),
+        }
+        world.run_for(Duration::ZERO);
+        assert_eq!(
+            world.dispatcher.counters().connection_failures,
+            1,
+            "{end:?}"
+        );
+        let mut failed_at = world.now;
+        if end == End::Refused {
+            for failure in 2..6 {
+                while world.dispatcher.counters().connection_failures < failure {
+                    assert!(world.step(failed_at + ms(1_300)), "{end:?}");
+                }
+                let (tried, ..) = world.connects[world.connects.len() - 1];
+                // The refusal takes a round trip, and nothing else.
+                assert_eq!(world.now, tried + ms(1), "{end:?}");
+                failed_at = world.now;
+            }
+            world.start_node(1);
+        }
+        let tries = world.connects.len();
+        while world.connects.len() == tries {
+            assert!(world.step(failed_at + ms(1_300)), "{end:?}");
+        }
+        // The record's own back-off, if that is not over yet.
+        world.settle(ms(150));
+        assert!(world.all_acked(), "{end:?}");
+        assert_eq!(world.broker.report().duplicated, 0);
+        world.check(true);
+    }
 }
