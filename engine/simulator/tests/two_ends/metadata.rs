@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ringpost_broker::{ApiKey, Broker, ErrorCode, PartitionFault, Replication, RequestFault};
 use ringpost_core::directory::TopicError;
 use ringpost_core::id::{BrokerId, LaneId};
+use ringpost_core::outcome::{Cause, Verdict, Why};
 use ringpost_core::time::Time;
 
 use ringpost_simulator::setup::{Setup, address, ms, us};
@@ -102,6 +103,52 @@ fn m3_invalid_names_and_denied_topics_fail_at_once() {
         codes,
         [(ErrorCode::INVALID_TOPIC_EXCEPTION, true), (code, true)]
     );
+}
+
+/// A topic that is known, with five batches in flight and more behind them, is denied by Produce and by
+/// Metadata: each record is "not written" with the broker's code, within 20 ms and after one attempt, no
+/// record of another topic is touched, and what is appended after the right came back is acked.
+#[test]
+fn m3_a_known_topic_with_records_that_becomes_denied_ends_them_at_once() {
+    let setup = Setup::new(1).settings(|s| {
+        s.linger = ringpost_core::settings::Linger::Auto { gap: ms(0) };
+    });
+    let mut world = World::warm(setup, 1);
+    world.broker.create_topic("other", 1).expect("fresh");
+    world.want("other");
+    world.run_for(ms(100));
+    let code = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+    let faults = world.broker.faults();
+    faults.every_batch("t", 0, PartitionFault::ErrorBefore(code));
+    let denied = Some(RequestFault::Error(code));
+    faults.every_request(ApiKey::Metadata, denied);
+    world.directory.refresh();
+    for _ in 0..8 {
+        world.append(0, 100);
+        world.append(1, 100);
+        world.run_for(us(10));
+    }
+    assert!(world.unsettled() >= 16, "in flight and behind");
+    let start = world.now;
+    world.settle(ms(20));
+    for number in 1..9 {
+        let Verdict::NotWritten(failure) = &world.outcome(0, number).verdict else {
+            panic!("{:?}", world.outcome(0, number))
+        };
+        assert_eq!((failure.why, failure.attempts), (Why::Rejected, 1));
+        let last = failure.last.as_ref();
+        assert!(
+            matches!(last, Some(Cause::Broker { code: c, .. }) if *c == code),
+            "{failure:#}"
+        );
+        assert!(world.is_acked(1, number - 1));
+    }
+    assert!(world.now.since(start) < ms(20));
+    world.broker.faults().heal();
+    world.append(0, 100);
+    world.settle(ms(100));
+    assert!(world.is_acked(0, 9));
+    world.check(true);
 }
 
 /// Five lanes where there were two, every record acked, in order.
@@ -241,6 +288,40 @@ fn m11_not_leader_for_ever_asks_for_metadata_ever_more_rarely() {
     world.settle(ms(5_000));
     assert!(world.all_acked());
     world.check(true);
+}
+
+/// One answer says that the topic is not there, has no leader yet, or cannot be told: what was known of it
+/// stays published as it was, a record appended meanwhile goes to its leader at once and is acked a round
+/// trip later, and one more question settles it.
+#[test]
+fn m11_one_passing_topic_error_keeps_what_is_known() {
+    for code in [
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode::LEADER_NOT_AVAILABLE,
+        ErrorCode::REQUEST_TIMED_OUT,
+    ] {
+        let mut world = World::warm(Setup::new(2), 2);
+        let known = Arc::clone(&world.cluster.topics["t"]);
+        let fault = Some(RequestFault::Error(code));
+        world.broker.faults().next_request(ApiKey::Metadata, fault);
+        world.directory.refresh();
+        world.run_for(ms(10));
+        assert_eq!(asked_at(&world).len(), 1);
+        assert_eq!(world.cluster.topics["t"], known);
+        let start = world.now;
+        for lane in [0, 1] {
+            world.append(lane, 100);
+        }
+        world.settle(ms(100));
+        assert!(world.now.since(start) <= ms(2), "{code}");
+        assert!(world.all_acked() && world.failed_topics.is_empty());
+        world.run_for(ms(10_000));
+        // The second of them may find nothing new, as it should.
+        let asked = asked_at(&world).len();
+        assert!((2..=3).contains(&asked), "{code}: {asked}");
+        assert_eq!(world.cluster.topics["t"], known);
+        world.check(true);
+    }
 }
 
 /// The only new connection is to the new address.

@@ -361,6 +361,52 @@ fn r6_refused_and_silent_connections_are_tried_with_growing_waits() {
     }
 }
 
+/// A broker that takes connections and never answers ApiVersions, at once and after most of the time was
+/// spent on connecting: each try ends exactly at the setup timeout, which begins with the connect and not
+/// with the question; the waits between a try's end and the next grow to their cap; nothing of the record
+/// is sent. Acked once somebody answers.
+#[test]
+fn r6_the_setup_timeout_covers_a_version_question_that_nobody_answers() {
+    for latency in [us(500), ms(80)] {
+        let timeout = ms(200);
+        let setup = Setup::new(2).settings(|s| s.connect_timeout = timeout);
+        let mut world = World::warm(setup, 1);
+        world.hang_up(1);
+        world.run_for(ms(5));
+        world.network.latency = latency;
+        let ignore = Some(RequestFault::Ignore);
+        let faults = world.broker.faults();
+        faults.every_request(ApiKey::ApiVersions, ignore);
+        world.connects.clear();
+        world.append(0, 100);
+        let (end, mut ends) = (world.now + ms(10_000), Vec::new());
+        while world.step(end) {
+            let failures = world.dispatcher.counters().connection_failures;
+            ends.resize(usize::try_from(failures).expect("few"), world.now);
+        }
+        let tries = world.connects.iter().filter(|(_, conn, _)| conn.slot != 0);
+        let tries: Vec<_> = tries.map(|(at, ..)| *at).collect();
+        assert!((6..=14).contains(&tries.len()), "{}", tries.len());
+        for (begun, ended) in tries.iter().zip(&ends) {
+            assert_eq!(ended.since(*begun), timeout);
+        }
+        let waits = ends.iter().zip(&tries[1..]);
+        let waits: Vec<_> = waits.map(|(ended, next)| next.since(*ended)).collect();
+        // 50 ms, doubled up to a second, each within 20 %.
+        for (n, wait) in (0..).zip(&waits) {
+            let base = ms((50 << n).min(1_000));
+            assert!(*wait >= base * 4 / 5 && *wait <= base * 6 / 5, "{waits:?}");
+        }
+        assert!(waits.len() >= 5, "{waits:?}");
+        assert!(world.requests.is_empty());
+        world.network.latency = us(500);
+        world.broker.faults().heal();
+        world.settle(ms(3_000));
+        assert!(world.all_acked());
+        world.check(true);
+    }
+}
+
 /// The next request leaves exactly when the throttle ends; INT_MAX is capped at a minute, negative
 /// ones are none.
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use ringpost_broker::{ApiKey, ErrorCode, PartitionFault};
+use ringpost_core::outcome::{Verdict, Why};
 use ringpost_core::settings::{Acks, Linger};
 
 use ringpost_simulator::found::{batches_of, version_of};
@@ -70,7 +71,8 @@ fn w_each_partition_is_in_a_request_once_and_topics_stand_together() {
     }
 }
 
-/// Partitions that are there again are acked, those that are not end within their deadline.
+/// Partitions that are there again have their record acked, and it alone, in the new log at the offset told;
+/// those that are not end at their deadline, and are nowhere.
 #[test]
 fn m5_a_topic_made_anew_with_another_id_is_written_to_again() {
     for (newest, before, after) in [(13, 2, 2), (12, 2, 2), (13, 1, 3), (13, 3, 1)] {
@@ -85,18 +87,32 @@ fn m5_a_topic_made_anew_with_another_id_is_written_to_again() {
         world.broker.delete_topic("t");
         let count = i32::try_from(after).expect("few");
         world.broker.create_topic("t", count).expect("deleted");
+        let start = world.now;
         for lane in 0..before {
             world.append(lane, 100);
         }
         world.settle(ms(10_000));
         for lane in 0..before {
             let kept = lane < after;
-            assert_eq!(
-                world.is_acked(lane, 1),
-                kept,
-                "{newest}: {lane} of {before}, {after}"
-            );
+            let what = format!("{newest}: {lane} of {before}, {after}");
+            assert_eq!(world.is_acked(lane, 1), kept, "{what}");
+            let log = world.log("t", lane.cast_signed());
+            let there: Vec<_> = log.iter().flat_map(|batch| &batch.records).collect();
+            let outcome = world.outcome(lane, 1);
+            match &outcome.verdict {
+                Verdict::Acked { base_offset, .. } => {
+                    assert_eq!(*base_offset, Some(log[0].header.base_offset), "{what}");
+                    assert_eq!(there, [&(u64::from(lane), 1)], "{what}");
+                }
+                Verdict::NotWritten(failure) | Verdict::Unknown(failure) => {
+                    assert_eq!(failure.why, Why::Expired, "{what}: {failure:#}");
+                    assert_eq!(outcome.at, start + ms(3_000), "{what}");
+                    assert!(there.is_empty(), "{what}");
+                }
+                Verdict::Sent => panic!("{what}"),
+            }
         }
+        world.check_logs();
         let lanes = world.lanes_of("t").len();
         assert_eq!(lanes, before.max(after) as usize);
     }
