@@ -9,12 +9,13 @@ use ringpost_codec::kafka::metadata::Response;
 use ringpost_codec::kafka::{ApiKey, ErrorCode, init_producer_id};
 use ringpost_codec::reader::Reader;
 use ringpost_core::connection::ConnId;
-use ringpost_core::directory::{Directory, Task};
+use ringpost_core::directory::{Directory, Task, TopicError};
 use ringpost_core::id::ProducerIdentity;
 use ringpost_core::metadata::Cluster;
 use ringpost_core::time::Time;
 
 use crate::setup::{Setup, ms};
+use crate::world::Tamper;
 
 /// A directory, and a broker on strings: it is connected at once, and answers what it is told to.
 #[derive(Debug)]
@@ -41,6 +42,10 @@ pub struct Puppet {
     pub connects: Vec<SocketAddr>,
     /// So many requests came.
     pub questions: u32,
+    /// Topics that were given up.
+    pub failed: Vec<TopicError>,
+    /// Answers are handed to the directory changed by this.
+    pub tamper: Option<Tamper>,
 }
 
 impl Puppet {
@@ -61,6 +66,8 @@ impl Puppet {
             closed: 0,
             connects: Vec::new(),
             questions: 0,
+            failed: Vec::new(),
+            tamper: None,
         }
     }
 
@@ -91,7 +98,8 @@ impl Puppet {
             Task::Publish(cluster) => self.published = Some(cluster),
             Task::Identity { result, .. } => self.identities.push(result),
             Task::Close { .. } => self.closed += 1,
-            Task::Resolve { .. } | Task::Failed { .. } | Task::ClusterChanged { .. } => {}
+            Task::Failed { error, .. } => self.failed.push(error),
+            Task::Resolve { .. } | Task::ClusterChanged { .. } => {}
         }
     }
 
@@ -127,6 +135,9 @@ impl Puppet {
             && let Some(spoil) = self.spoil_identity.take()
         {
             spoil(&mut out);
+        }
+        if let Some(tamper) = &mut self.tamper {
+            tamper.change(&mut out);
         }
         self.directory.received(self.now, conn, &out);
     }

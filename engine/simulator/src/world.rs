@@ -92,6 +92,11 @@ impl Tamper {
     pub fn with(change: impl FnMut(&mut Vec<u8>) + 'static) -> Option<Self> {
         Some(Self(Box::new(change)))
     }
+
+    /// Changes these.
+    pub(crate) fn change(&mut self, bytes: &mut Vec<u8>) {
+        (self.0)(bytes);
+    }
 }
 
 impl std::fmt::Debug for Tamper {

@@ -2,6 +2,7 @@
 
 use ringpost_core::id::BrokerId;
 use ringpost_core::outcome::{Cause, Verdict};
+use ringpost_core::settings::Linger;
 
 use ringpost_simulator::found::batches_of;
 use ringpost_simulator::setup::{Setup, ms, us};
@@ -67,6 +68,83 @@ fn h6_swapped_repeated_and_unasked_answers_end_the_connection() {
     world.settle(ms(5_000));
     assert!(world.all_acked());
     world.check(true);
+}
+
+/// With five requests to as many partitions in flight: two answers in each other's place, two with each
+/// other's ids, one with the id of a later request in flight, and one with that of a request to come. The
+/// connection ends at the first wrong id, and no batch is settled by what came over it from then on: with
+/// one attempt all are Unknown, for the protocol's sake; with idempotence all are recognised when they come
+/// again, and acked where they lie.
+#[test]
+fn h6_swapped_and_future_correlation_ids_match_nothing() {
+    const ID: std::ops::Range<usize> = CORRELATION_AT..CORRELATION_AT + 4;
+    /// Makes of the answers that came so far what the client gets now.
+    type Change = fn(&mut Vec<Vec<u8>>) -> Vec<u8>;
+    fn moved(answer: &[u8], by: i32) -> Vec<u8> {
+        let mut answer = answer.to_vec();
+        let id = i32::from_be_bytes(answer[ID].try_into().expect("four bytes"));
+        answer[ID].copy_from_slice(&(id + by).to_be_bytes());
+        answer
+    }
+    let changes: [Change; 4] = [
+        |answers| match &answers[..] {
+            [_] => Vec::new(),
+            [first, second] => [&second[..], first].concat(),
+            [.., last] => last.clone(),
+            [] => unreachable!("one just came"),
+        },
+        |answers| match &answers[..] {
+            [first] => moved(first, 1),
+            [_, second] => moved(second, -1),
+            [.., last] => last.clone(),
+            [] => unreachable!("one just came"),
+        },
+        |answers| moved(answers.last().expect("one just came"), 1),
+        |answers| moved(answers.last().expect("one just came"), 100),
+    ];
+    for change in changes {
+        for idempotent in [false, true] {
+            let setup = Setup::new(1).settings(|s| {
+                s.linger = Linger::Auto { gap: ms(0) };
+                s.idempotent = idempotent;
+                if !idempotent {
+                    s.retry.attempts_max = Some(1);
+                }
+            });
+            let mut world = World::warm(setup, 5);
+            let mut answers = Vec::new();
+            world.tamper = Tamper::with(move |answer| {
+                if answers.len() < 5 {
+                    answers.push(std::mem::take(answer));
+                    *answer = change(&mut answers);
+                }
+            });
+            for lane in 0..5 {
+                world.append(lane, 100);
+                world.run_for(us(10));
+            }
+            assert_eq!(world.requests.len(), 5, "five in flight");
+            world.settle(ms(5_000));
+            assert_eq!(world.dispatcher.counters().connection_failures, 1);
+            for lane in 0..5 {
+                match &world.outcome(lane, 1).verdict {
+                    Verdict::Acked { .. } => assert!(idempotent),
+                    Verdict::Unknown(failure) => {
+                        assert!(!idempotent);
+                        let last = failure.last.as_ref().expect("a cause").to_string();
+                        assert!(
+                            last.contains("correlation id") || last.contains("ended"),
+                            "{last}"
+                        );
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            let again = if idempotent { 5 } else { 0 };
+            assert_eq!(world.broker.report().retries_recognised, again);
+            world.check(idempotent);
+        }
+    }
 }
 
 /// One connection failure for each length, and the record is in the log once.

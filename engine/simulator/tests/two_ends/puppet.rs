@@ -7,6 +7,7 @@ use ringpost_core::directory::Directory;
 use ringpost_core::id::{BrokerId, ProducerIdentity};
 use ringpost_simulator::puppet::Puppet;
 use ringpost_simulator::setup::ms;
+use ringpost_simulator::world::Tamper;
 
 fn broker(id: i32, host: &str, port: i32) -> Broker {
     Broker {
@@ -87,18 +88,45 @@ fn h9_a_leader_that_is_not_listed_is_no_leader() {
     assert_eq!(cluster.topics["t"].partitions[0].leader, None);
 }
 
-/// Only the topic that was asked for is kept, of 100,000.
+/// Of a million topics only the one that was asked for is kept, and of the memory that reading them took
+/// nothing: what stays is no more than a small answer leaves.
 #[test]
 fn h9_a_million_topics_nobody_asked_for_are_not_kept() {
-    let mut topics: Vec<_> = (0..100_000).map(|n| topic(&format!("x{n}"), &[])).collect();
-    topics.push(topic("t", &[0]));
-    topics.push(Topic {
-        name: None,
-        ..Topic::default()
-    });
-    let puppet = told(vec![broker(1, "10.0.0.1", 9092)], topics);
-    let cluster = puppet.published.expect("told");
-    assert_eq!(cluster.topics.len(), 1);
+    let kept_of = |strangers: u32| {
+        let mut topics: Vec<_> = (0..strangers)
+            .map(|n| topic(&format!("x{n}"), &[]))
+            .collect();
+        topics.push(topic("t", &[0]));
+        topics.push(Topic {
+            name: None,
+            ..Topic::default()
+        });
+        let mut puppet = Puppet::new(Response {
+            brokers: vec![broker(1, "10.0.0.1", 9092)],
+            topics,
+            ..Response::default()
+        });
+        let sizes = std::rc::Rc::new(std::cell::Cell::new(0));
+        let answer = std::rc::Rc::clone(&sizes);
+        puppet.tamper = Tamper::with(move |bytes| answer.set(bytes.len()));
+        let taken = allocation_counter::measure(|| puppet.run_for(ms(1_000)));
+        let cluster = puppet.published.as_ref().expect("told");
+        assert_eq!(cluster.topics.len(), 1);
+        (taken, u64::try_from(sizes.get()).expect("it fits"))
+    };
+    let (few, _) = kept_of(1);
+    let (many, answer) = kept_of(999_998);
+    assert!(answer > 20_000_000, "{answer}");
+    assert!(
+        many.bytes_current <= few.bytes_current + (64 << 10),
+        "{} bytes stay, of a small answer {}",
+        many.bytes_current,
+        few.bytes_current
+    );
+    // The answer as it was made, as it was received, and its topics as they were read.
+    let topics = 1_000_000 * u64::try_from(size_of::<Topic>() + 16).expect("small");
+    let most = topics + 6 * answer;
+    assert!(many.bytes_max <= most, "{} of {most}", many.bytes_max);
 }
 
 /// 5 to 25 connects in 10 s, all to the bootstrap address; what was known stays, and it settles.
