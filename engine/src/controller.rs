@@ -215,8 +215,10 @@ impl Controller {
                     shard.command(Command::Identity(result));
                 }
             }
+            // With `?`, which escapes: the ids are whatever a broker said.
             Task::ClusterChanged { from, to } => tracing::warn!(
-                %from, %to,
+                ?from,
+                ?to,
                 "another cluster answers at the known addresses; records may go where they should not"
             ),
         }

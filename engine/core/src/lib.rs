@@ -57,5 +57,7 @@ pub mod settings;
 pub mod time;
 // All timers of a shard.
 pub mod timer;
+// What strangers say, fit to be printed.
+mod words;
 
 pub use batch_in_flight::Moments;

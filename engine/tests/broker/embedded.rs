@@ -1,16 +1,20 @@
 //! A producer that the application's own thread drives.
 
+use std::fmt::Write;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ringpost::{
     DriverChoice, Embedded, Outcome, Producer, Purge, Record, TopicError, TrySendError,
 };
-use ringpost_broker::numbering;
+use ringpost_broker::{Server, ServerConfig, numbering};
+use tracing::field::Field;
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Metadata, Subscriber};
 
 use crate::support::*;
 
@@ -291,10 +295,73 @@ fn a_turn_waits_as_it_is_told(driver: DriverChoice) {
     assert!(entries(&producer) >= before + 3, "it slept in the kernel");
 }
 
+/// What was logged, an event a line, each field as whoever prints it gets it.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = self.0.lock().expect("no panic");
+        event.record(&mut |field: &Field, value: &dyn std::fmt::Debug| {
+            write!(text, "{field}={value:?} ").expect("memory");
+        });
+        text.push('\n');
+    }
+}
+
+/// Another cluster, whose id has terminal escapes and a line of a log in it: the warning tells of both ids,
+/// with that escaped.
+fn m16_h5_the_log_tells_of_another_cluster_in_escaped_words(driver: DriverChoice) {
+    let server = broker_with(|broker| broker.cluster_id = "the-first".to_owned());
+    let address = server.addr();
+    let log = Log::default();
+    tracing::subscriber::with_default(log.clone(), || {
+        let (producer, mut engine) = builder(&server, driver)
+            .build_embedded()
+            .expect("an engine");
+        engine
+            .topic(&producer, "own", PATIENCE)
+            .expect("it is made");
+        server.shutdown();
+        let mut config = ServerConfig::storing();
+        config.listen = address;
+        config.broker.cluster_id = "evil\x1b[2J\0\nERROR all is lost".to_owned();
+        let _server = Server::start(config).expect("the port is ours");
+        engine
+            .topic(&producer, "another", PATIENCE)
+            .expect("it is made");
+    });
+    let log = log.0.lock().expect("no panic");
+    let warnings: Vec<_> = log
+        .lines()
+        .filter(|l| l.contains("another cluster"))
+        .collect();
+    let [warning] = warnings[..] else {
+        panic!("{log}")
+    };
+    assert!(!warning.contains(char::is_control), "{warning:?}");
+    assert!(warning.contains(r#"from="the-first""#), "{warning}");
+    let told = r#"to="evil\u{1b}[2J\0\nERROR all is lost""#;
+    assert!(warning.contains(told), "{warning}");
+    assert!(!log.lines().any(|line| line.starts_with("ERROR")), "{log}");
+}
+
 for_both_drivers!(
     a_turn_with_news_does_not_wait,
     a_turn_does_not_outlast_the_patience_of_others,
     a_turn_waits_as_it_is_told,
+    m16_h5_the_log_tells_of_another_cluster_in_escaped_words,
     its_end_reports_what_was_not_sent,
     it_sends_while_it_is_turned,
     other_threads_may_send,

@@ -39,6 +39,7 @@ use crate::metadata::Cluster;
 use crate::random::Random;
 use crate::retry::Backoff;
 use crate::time::Time;
+use crate::words::Words;
 
 /// What the directory can be told, already validated.
 #[derive(Debug, Clone)]
@@ -113,7 +114,9 @@ struct Listed<'a>(&'a [(Arc<str>, Arc<str>)]);
 impl core::fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         for (n, (address, reason)) in self.0.iter().enumerate() {
-            write!(f, "{} {address}: {reason}", if n == 0 { "" } else { ";" })?;
+            let between = if n == 0 { "" } else { ";" };
+            // A host is what some broker said.
+            write!(f, "{between} {}: {}", Words(address), Words(reason))?;
         }
         Ok(())
     }

@@ -229,6 +229,76 @@ fn h5_a_strangers_words_are_escaped() {
     assert!(world.all_acked());
 }
 
+/// A broker's words about a refusal with terminal escapes, NUL and line ends: the failure's text, alone and
+/// with all its causes, has them escaped and still tells them. With bytes that are no UTF-8 the answer counts
+/// for nothing: the connection ends, and the record, sent again, is refused in clean words.
+#[test]
+fn h5_a_refusals_words_are_escaped_and_must_be_utf8() {
+    const WORDS: &[u8] = b"the batch is larger";
+    for (evil, is_text) in [
+        (b"\x1b[2J\0\r\nok: acked ", true),
+        (b"\xff\xfe\xc0\x80 is no text..", false),
+    ] {
+        let setup = Setup::new(1).broker(|b| b.message_bytes_max = 1_000);
+        let mut world = World::warm(setup, 1);
+        let mut once = true;
+        world.tamper = Tamper::with(move |answer| {
+            let place = answer.windows(WORDS.len()).position(|part| part == WORDS);
+            if let Some(at) = place.filter(|_| std::mem::take(&mut once)) {
+                answer[at..at + evil.len()].copy_from_slice(evil);
+            }
+        });
+        world.append(0, 2_000);
+        world.settle(ms(5_000));
+        // An answer that cannot be read leaves open what it said.
+        let failure = match &world.outcome(0, 1).verdict {
+            Verdict::NotWritten(failure) if is_text => failure,
+            Verdict::Unknown(failure) if !is_text => failure,
+            other => panic!("{other:?}"),
+        };
+        let last = failure.last.as_ref().expect("a cause");
+        for text in [format!("{failure:#}"), last.to_string()] {
+            assert!(!text.contains(char::is_control), "{text:?}");
+            let told = r"\u{1b}[2J\0\r\nok: acked";
+            assert_eq!(text.contains(told), is_text, "{text}");
+        }
+        let ended = u64::from(!is_text);
+        assert_eq!(world.dispatcher.counters().connection_failures, ended);
+        if !is_text {
+            let first = failure.first.as_ref().expect("a cause").to_string();
+            assert!(first.contains("not UTF-8"), "{first}");
+        }
+        world.check(true);
+    }
+}
+
+/// Metadata names a host with terminal escapes, NUL and a line end: the error that lists what was tried has
+/// it escaped, and still names it.
+#[test]
+fn h5_a_hosts_name_is_escaped_in_the_error_that_lists_it() {
+    let mut world = World::warm(Setup::new(1), 1);
+    let host = "ev\u{1b}[2J\0\nil\u{202e}.example";
+    world.broker.set_node_address(1, host, 9092);
+    world.directory.refresh();
+    world.run_for(ms(100));
+    assert_eq!(&*world.cluster.brokers[&BrokerId(1)].host, host);
+    world.stop_node(1);
+    world.want("another");
+    world.run_for(ms(60_000));
+    let [(_, _, error)] = &world.failed_topics[..] else {
+        panic!("{:?}", world.failed_topics)
+    };
+    let text = error.to_string();
+    assert!(
+        !text.contains(char::is_control) && !text.contains('\u{202e}'),
+        "{text:?}"
+    );
+    assert!(
+        text.contains(r"ev\u{1b}[2J\0\nil\u{202e}.example:9092: "),
+        "{text}"
+    );
+}
+
 /// The connection fails exactly at the request timeout, and the record is acked once later.
 #[test]
 fn h14_an_answer_that_trickles_in_is_still_late() {

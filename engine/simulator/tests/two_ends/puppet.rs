@@ -80,6 +80,33 @@ fn h9_partitions_that_are_negative_sparse_or_twice_make_no_topic() {
     }
 }
 
+/// The answer counts for nothing, the connection ends each time, and the error says what was wrong with it.
+#[test]
+fn h5_a_host_that_is_no_utf8_is_refused() {
+    let mut puppet = Puppet::new(Response {
+        brokers: vec![broker(1, "AAAAAAAA", 9092)],
+        topics: vec![topic("t", &[0])],
+        ..Response::default()
+    });
+    puppet.tamper = Tamper::with(|answer| {
+        let place = answer.windows(8).position(|part| part == b"AAAAAAAA");
+        if let Some(at) = place {
+            answer[at..at + 4].copy_from_slice(b"\xff\xc0\x80\x1b");
+        }
+    });
+    puppet.run_for(ms(60_000));
+    assert!(puppet.published.is_none());
+    assert!(puppet.closed > 1);
+    let [error] = &puppet.failed[..] else {
+        panic!("{:?}", puppet.failed)
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("not UTF-8") && !text.contains(char::is_control),
+        "{text:?}"
+    );
+}
+
 /// The partition is known without a leader.
 #[test]
 fn h9_a_leader_that_is_not_listed_is_no_leader() {
