@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use ringpost_core::allowed_hosts::AllowedHosts;
 use ringpost_core::connection::ConnId;
 use ringpost_core::directory::{Directory, DirectorySettings, Task};
 use ringpost_core::time::Time;
@@ -104,11 +105,12 @@ impl std::fmt::Debug for Controller {
 impl Controller {
     pub(crate) fn new(
         settings: DirectorySettings,
+        allowed_hosts: AllowedHosts,
         seed: u64,
         producer: Arc<Shared>,
         names: Names,
     ) -> Self {
-        let directory = Directory::new(settings, seed);
+        let directory = Directory::new(settings, seed).allow_only(allowed_hosts);
         Self {
             directory,
             producer,
@@ -220,6 +222,10 @@ impl Controller {
                 ?from,
                 ?to,
                 "another cluster answers at the known addresses; records may go where they should not"
+            ),
+            Task::HostRefused { host } => tracing::warn!(
+                ?host,
+                "the cluster names a broker at a host that is not among allowed_hosts; it is not connected to"
             ),
         }
     }

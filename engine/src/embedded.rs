@@ -270,6 +270,7 @@ impl Builder {
         let shard = Shard::new(driver, own, Arc::clone(&shared), settings);
         let controller = Controller::new(
             self.directory_settings(),
+            self.hosts(),
             seed(usize::MAX),
             Arc::clone(&shared),
             Names::Refused,

@@ -387,6 +387,7 @@ impl Builder {
         let shared = self.shared(inbox, wakers)?;
         let socket = self.socket_options();
         let directory_settings = self.directory_settings();
+        let allowed_hosts = self.hosts();
         let settings: Vec<_> = (0..shard_count)
             .map(|index| self.shard_settings(index))
             .collect::<Result<_, _>>()?;
@@ -415,6 +416,7 @@ impl Builder {
         }
         let controller = Controller::new(
             directory_settings,
+            allowed_hosts,
             seed(usize::MAX),
             Arc::clone(&shared),
             Names::System(Resolver::default()),

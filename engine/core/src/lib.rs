@@ -14,6 +14,8 @@ extern crate alloc;
 
 // What a broker's error code means.
 pub mod ack;
+// Where metadata may send us.
+pub mod allowed_hosts;
 // A batch while records are appended to it.
 pub mod batch;
 // A sealed batch on its way.

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::time::Duration;
 
+use crate::allowed_hosts::AllowedHosts;
 use crate::health::HealthSettings;
 use crate::retry::{Backoff, RetryPolicy};
 
@@ -87,6 +88,8 @@ pub struct Settings {
     pub idle_probe: Duration,
     /// When brokers are avoided.
     pub health: HealthSettings,
+    /// The hosts brokers may have that the cluster names.
+    pub allowed_hosts: AllowedHosts,
 }
 
 impl Default for Settings {
@@ -108,6 +111,7 @@ impl Default for Settings {
             eager: false,
             idle_probe: Duration::from_secs(30),
             health: HealthSettings::default(),
+            allowed_hosts: AllowedHosts::default(),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Puppet {
             Task::Identity { result, .. } => self.identities.push(result),
             Task::Close { .. } => self.closed += 1,
             Task::Failed { error, .. } => self.failed.push(error),
-            Task::Resolve { .. } | Task::ClusterChanged { .. } => {}
+            Task::Resolve { .. } | Task::ClusterChanged { .. } | Task::HostRefused { .. } => {}
         }
     }
 

@@ -134,6 +134,8 @@ pub struct World {
     pub failed_topics: Vec<(Time, Arc<str>, TopicError)>,
     /// How often another cluster was met.
     pub cluster_changes: u32,
+    /// Hosts of brokers that were refused.
+    pub refused_hosts: Vec<Arc<str>>,
     /// What the directory last told.
     pub cluster: Arc<Cluster>,
     /// Why the broker ended connections.
@@ -206,6 +208,7 @@ impl World {
             questions: Vec::new(),
             failed_topics: Vec::new(),
             cluster_changes: 0,
+            refused_hosts: Vec::new(),
             cluster: Arc::default(),
             closings: Vec::new(),
             dark: BTreeSet::new(),
@@ -845,6 +848,7 @@ impl World {
                 }
             }
             Task::ClusterChanged { .. } => self.cluster_changes += 1,
+            Task::HostRefused { host } => self.refused_hosts.push(host),
         }
     }
 

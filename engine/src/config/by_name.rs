@@ -10,7 +10,8 @@ use crate::bulkhead::OnLaneUnavailable;
 use crate::shared::is_topic_name;
 
 use super::text::{
-    bytes, duration, number, parse_bootstrap, percent, retry_budget, retry_rules, truth,
+    HOSTS, bytes, duration, is_host, number, parse_bootstrap, percent, retry_budget, retry_rules,
+    truth,
 };
 use super::{Builder, ConfigError, Exhausted, Pin, Shards, WaitPolicy};
 
@@ -74,6 +75,17 @@ type Put = fn(&mut Builder, &str) -> Result<(), String>;
 const SETTINGS: &[(&str, Put)] = &[
     ("bootstrap", |b, t| {
         parse_bootstrap(t).map(|_| b.bootstrap = t.into())
+    }),
+    ("allowed_hosts", |b, t| {
+        b.allowed_hosts = match t {
+            "all" => Vec::new(),
+            _ => t.split(',').map(|host| host.trim().to_owned()).collect(),
+        };
+        if b.allowed_hosts.iter().all(|host| is_host(host)) {
+            Ok(())
+        } else {
+            Err(HOSTS.into())
+        }
     }),
     ("client_id", |b, t| {
         b.client_id = t.into();
@@ -359,6 +371,35 @@ mod tests {
             }
             let error = Builder::default().set(name, "?!").expect_err(name);
             assert!(matches!(error, ConfigError::NotAllowed { .. }), "{error}");
+        }
+    }
+
+    /// A list of hosts is taken as it is written, `all` is none; those of `bootstrap` come with it. What can
+    /// be no host is refused, by name and by call, and what is allowed is said.
+    #[test]
+    fn h10_allowed_hosts_by_name() {
+        let builder = Builder::default().bootstrap("boot:1");
+        assert!(builder.hosts().allows("anywhere"));
+        let builder = builder
+            .set("allowed_hosts", "kafka-1, *.b.example")
+            .unwrap();
+        for (host, fine) in [
+            ("kafka-1", true),
+            ("a.b.example", true),
+            ("boot", true),
+            ("x", false),
+        ] {
+            assert_eq!(builder.hosts().allows(host), fine, "{host}");
+        }
+        assert_eq!(builder.faults(), []);
+        let builder = builder.set("allowed_hosts", "all").unwrap();
+        assert!(builder.hosts().allows("anywhere"));
+        for bad in ["", "a,", "a b", "*", "*.", "a/b", "http://a"] {
+            let error = Builder::default().set("allowed_hosts", bad).unwrap_err();
+            assert!(error.to_string().contains("*.kafka.example"), "{error}");
+            let called = Builder::default().bootstrap("boot:1");
+            let called = called.allowed_hosts([bad.to_owned()]);
+            assert_eq!(called.faults().len(), 1, "{bad}");
         }
     }
 

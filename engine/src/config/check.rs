@@ -9,7 +9,7 @@ use ringpost_core::settings::Acks;
 use crate::bulkhead::OnLaneUnavailable;
 use crate::shared::is_topic_name;
 
-use super::text::parse_bootstrap;
+use super::text::{HOSTS, is_host, parse_bootstrap};
 use super::{Builder, ConfigError, Exhausted, Shards, WaitPolicy};
 
 impl Builder {
@@ -40,6 +40,12 @@ impl Builder {
         let between =
             |value: Duration, low: Duration, high: Duration| value >= low && value <= high;
 
+        check(
+            "allowed_hosts",
+            self.allowed_hosts.iter().all(|host| is_host(host)),
+            &self.allowed_hosts,
+            HOSTS,
+        );
         check(
             "client_id",
             self.client_id.len() <= 32_767,

@@ -8,6 +8,7 @@
 //! | setting | default | allowed | Java | librdkafka |
 //! |---|---|---|---|---|
 //! | `bootstrap` | none, required | `host:port,…` | `bootstrap.servers` | same |
+//! | `allowed_hosts` | all | hosts or `*.domain`, with commas: where brokers may be that metadata names | – | – |
 //! | `client_id` | `ringpost` | ≤ 32,767 bytes | `client.id` | same |
 //! | `shards` | `auto`: CPUs / 8, 1 to 4 | 1 to 64 | – | – |
 //! | `driver` | `auto` | `auto`, `ring`, `epoll` | – | – |
@@ -86,6 +87,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringpost_codec::compress::Compression;
+use ringpost_core::allowed_hosts::AllowedHosts;
 use ringpost_core::directory::DirectorySettings;
 use ringpost_core::health::HealthSettings;
 use ringpost_core::id::PartitionId;
@@ -199,6 +201,7 @@ impl std::error::Error for ConfigErrors {}
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
     pub(crate) bootstrap: String,
+    pub(crate) allowed_hosts: Vec<String>,
     pub(crate) client_id: String,
     pub(crate) shards: Shards,
     pub(crate) driver: DriverChoice,
@@ -258,6 +261,7 @@ impl Default for Builder {
         let core = Settings::default();
         Self {
             bootstrap: String::new(),
+            allowed_hosts: Vec::new(),
             client_id: core.client_id,
             shards: Shards::Auto,
             driver: DriverChoice::Auto,
@@ -320,6 +324,10 @@ impl Builder {
         /// Where to find the cluster: `host:port`, several with commas. A name may resolve to
         /// several addresses; all are tried.
         bootstrap: impl Into<String> => bootstrap;
+        /// Hosts at which there may be brokers that the cluster's metadata names; `*.example.org` stands for
+        /// all below that domain. Others are never connected to, and the log warns of them once. Without
+        /// any, all hosts are allowed; those of `bootstrap` always are.
+        allowed_hosts: impl Into<Vec<String>> => allowed_hosts;
         /// Names us in the broker's logs and quotas.
         client_id: impl Into<String> => client_id;
         /// How many shards: threads that each own their connections and partitions.
@@ -493,7 +501,19 @@ impl Builder {
             eager: self.eager,
             idle_probe: self.idle_probe,
             health: self.health.clone(),
+            allowed_hosts: self.hosts(),
         }
+    }
+
+    /// Where brokers may be that metadata names.
+    pub(crate) fn hosts(&self) -> AllowedHosts {
+        let mut hosts = self.allowed_hosts.clone();
+        if !hosts.is_empty() {
+            // Whoever named those trusts them.
+            let bootstrap = parse_bootstrap(&self.bootstrap).unwrap_or_default();
+            hosts.extend(bootstrap.into_iter().map(|(host, _)| host));
+        }
+        AllowedHosts(hosts)
     }
 
     pub(crate) fn directory_settings(&self) -> DirectorySettings {

@@ -126,6 +126,17 @@ pub(super) fn retry_budget(text: &str) -> Result<Option<Budget>, String> {
     Ok(Some(budget))
 }
 
+/// What [`is_host`] takes.
+pub(super) const HOSTS: &str =
+    "all, or names and addresses with commas, such as kafka-1,*.kafka.example,::1";
+
+/// Whether this can be a host of `allowed_hosts`.
+pub(super) fn is_host(text: &str) -> bool {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let fits = |c: char| c.is_alphanumeric() || ".-_:".contains(c);
+    !name.is_empty() && name.chars().all(fits)
+}
+
 /// `host:port` with commas; IPv6 addresses in brackets.
 pub(super) fn parse_bootstrap(text: &str) -> Result<Vec<(String, u16)>, String> {
     let allowed =

@@ -146,6 +146,44 @@ fn h10_a_stranger_that_metadata_names_hears_no_record(driver: DriverChoice) {
     }
 }
 
+/// With `allowed_hosts`, metadata names a broker at a host that is not among them: nothing ever connects
+/// there, and a record for it ends at its deadline, as one whose partition has no leader. Once the broker is
+/// at the host of the bootstrap address again, which is always allowed, records are acked.
+fn h10_a_host_that_is_not_allowed_is_not_connected_to(driver: DriverChoice) {
+    let listener = TcpListener::bind("127.0.0.2:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket");
+    let stranger = listener.local_addr().expect("bound");
+    let server = broker();
+    server
+        .with(|broker| broker.create_topic("astray", 1))
+        .expect("a new topic");
+    let producer = builder(&server, driver)
+        .set("allowed_hosts", "*.kafka.example, 10.9.9.9")
+        .and_then(|b| b.set("delivery_timeout", "300ms"))
+        .expect("settings")
+        .build()
+        .expect("a producer");
+    let address = server.addr();
+    server.with(|broker| broker.set_node_address(1, "127.0.0.2", stranger.port()));
+    let topic = producer.topic_blocking("astray").expect("it is there");
+    match block_on(topic.try_send(Record::value(b"not for you")).expect("room")) {
+        Outcome::NotWritten(failure) => {
+            assert_eq!((failure.why, failure.attempts), (Why::Expired, 0));
+            assert_eq!(failure.last, Some(Cause::NoLeader), "{failure:#}");
+        }
+        other => panic!("{other:?}"),
+    }
+    server.with(|broker| broker.set_node_address(1, "127.0.0.1", address.port()));
+    // Each of these may still end before the news is there.
+    until("the broker is found", || {
+        let delivery = topic.try_send(Record::value(b"for you")).expect("room");
+        matches!(block_on(delivery), Outcome::Acked(_))
+    });
+    assert!(producer.close(PATIENCE).in_time);
+    let nobody = listener.accept().expect_err("nobody came");
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+}
+
 /// A broker at an address there is no way to: the kernel's words are the cause, the record is "not
 /// written"; the next one is acked once the broker is somewhere else, and a bootstrap address of
 /// that kind is passed over.
@@ -233,6 +271,7 @@ for_both_drivers!(
     m1_a_partition_that_is_new_is_looked_for,
     m19_a_cancelled_question_leaves_the_others_waiting,
     h10_a_stranger_that_metadata_names_hears_no_record,
+    h10_a_host_that_is_not_allowed_is_not_connected_to,
     n11_an_unreachable_address_is_told_and_left,
     b8_many_keys_and_partitions_leave_no_memory_taken,
 );

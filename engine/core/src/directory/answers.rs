@@ -221,7 +221,17 @@ impl Directory {
             }
         }
         if !response.brokers.is_empty() && !behind {
-            learn_brokers(cluster, &response.brokers);
+            let is_allowed = |broker: &&metadata::Broker| self.allowed_hosts.allows(&broker.host);
+            let brokers = response.brokers.iter();
+            learn_brokers(cluster, brokers.clone().filter(is_allowed));
+            for broker in brokers.filter(|broker| !is_allowed(broker)) {
+                let told = &mut self.refused_hosts;
+                if told.len() < Self::TOLD_OF_MAX && told.iter().all(|h| **h != *broker.host) {
+                    let host: Arc<str> = broker.host.as_str().into();
+                    told.push(Arc::clone(&host));
+                    self.tasks.push_back(Task::HostRefused { host });
+                }
+            }
         }
         for topic in response.topics {
             let Some((name, wanted)) = topic
@@ -346,7 +356,7 @@ enum Learned {
     All,
 }
 
-fn learn_brokers(cluster: &mut Cluster, told: &[metadata::Broker]) {
+fn learn_brokers<'a>(cluster: &mut Cluster, told: impl Iterator<Item = &'a metadata::Broker>) {
     let mut brokers = BTreeMap::new();
     for broker in told {
         let (Ok(port), true) = (u16::try_from(broker.port), broker.id >= 0) else {

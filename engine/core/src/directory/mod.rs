@@ -31,6 +31,7 @@ use core::time::Duration;
 use ringpost_codec::frame::Deframer;
 use ringpost_codec::kafka::ErrorCode;
 
+use crate::allowed_hosts::AllowedHosts;
 use crate::connection::ConnId;
 use crate::handshake::Handshake;
 use crate::id::ProducerIdentity;
@@ -175,6 +176,12 @@ pub enum Task {
         /// The id it has.
         to: Arc<str>,
     },
+    /// The cluster names a broker at a host that is not allowed; it is as if it were not there. Told once
+    /// for each host.
+    HostRefused {
+        /// The host, in the cluster's words.
+        host: Arc<str>,
+    },
 }
 
 #[derive(Debug)]
@@ -284,6 +291,9 @@ pub struct Directory {
     answered_before: bool,
     /// Other clusters that were told of.
     told_of: Vec<Arc<str>>,
+    allowed_hosts: AllowedHosts,
+    /// Hosts that are not allowed and were told of.
+    refused_hosts: Vec<Arc<str>>,
     tasks: VecDeque<Task>,
     random: Random,
 }
@@ -292,7 +302,8 @@ impl Directory {
     /// The slot of the directory's connection, which the dispatcher's never use.
     pub const SLOT: u16 = 0;
 
-    /// So many other clusters are told of. More are no news, but somebody who makes ids up.
+    /// So many other clusters are told of, and so many hosts that are not allowed. More are no news, but
+    /// somebody who makes them up.
     pub(super) const TOLD_OF_MAX: usize = 16;
 
     /// A directory that knows nothing yet.
@@ -324,9 +335,19 @@ impl Directory {
             stale_at: Time::NEVER,
             answered_before: false,
             told_of: Vec::new(),
+            allowed_hosts: AllowedHosts::default(),
+            refused_hosts: Vec::new(),
             tasks: VecDeque::new(),
             random: Random::new(seed),
         }
+    }
+
+    /// Brokers at other hosts than these are not taken in, whoever names them. The bootstrap addresses
+    /// themselves are the application's own, and are asked whatever is allowed.
+    #[must_use]
+    pub fn allow_only(mut self, hosts: AllowedHosts) -> Self {
+        self.allowed_hosts = hosts;
+        self
     }
 
     /// Wants a topic. It is published, or it fails.

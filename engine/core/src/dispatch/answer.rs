@@ -171,6 +171,9 @@ impl<M: Memory, T> Dispatcher<M, T> {
                 continue;
             };
             let id = BrokerId(endpoint.node_id);
+            if !self.settings.allowed_hosts.allows(endpoint.host) {
+                continue;
+            }
             if self.place_of_broker(id).is_none()
                 && self.brokers.len() < ringpost_codec::kafka::metadata::BROKERS_MAX
             {

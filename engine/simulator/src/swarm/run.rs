@@ -558,6 +558,7 @@ impl Run {
                 }
             }
             Task::ClusterChanged { .. } => self.is_wrong("another cluster was met"),
+            Task::HostRefused { .. } => self.is_wrong("a host was refused"),
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringpost_broker::{ApiKey, Broker, ErrorCode, PartitionFault, Replication, RequestFault};
+use ringpost_core::allowed_hosts::AllowedHosts;
 use ringpost_core::directory::TopicError;
 use ringpost_core::id::{BrokerId, LaneId};
 use ringpost_core::outcome::{Cause, Verdict, Why};
@@ -812,5 +813,48 @@ fn n8_a_leader_without_followers_is_asked_ever_more_rarely_and_a_single_broker_i
     world.broker.faults().heal();
     world.settle(ms(5_000));
     assert!(world.all_acked());
+    world.check(true);
+}
+
+/// Of three brokers one is at a host that is not allowed, and so is the one that a leader hint names later:
+/// neither is ever connected to, by the directory or by a lane; the refusal is told once however often
+/// metadata comes. Records for its partition wait for a leader, and are acked when another leads; all others
+/// are acked as ever.
+#[test]
+fn h10_hosts_that_are_not_allowed_are_never_connected_to() {
+    let allowed = AllowedHosts(vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()]);
+    let setup = Setup::new(3)
+        .settings(|s| s.allowed_hosts = allowed.clone())
+        .directory(|d| d.metadata_max_age = ms(1_000));
+    let mut world = World::new(setup);
+    world.directory = world.directory.allow_only(allowed);
+    world.broker.create_topic("t", 3).expect("fresh");
+    world.want("t");
+    world.run_for(ms(100));
+    let led = |world: &World, node| {
+        let lane = (0..3).find(|p| world.broker.leader("t", *p) == Some(node));
+        lane.expect("each leads one").cast_unsigned()
+    };
+    let barred = led(&world, 3);
+    for _ in 0..50 {
+        (0..3).for_each(|lane| _ = world.append(lane, 100));
+        world.run_for(ms(100));
+    }
+    assert_eq!(world.unsettled(), 50, "those of one partition");
+    assert!(world.outcomes.keys().all(|(lane, _)| *lane != barred));
+    // The hint comes with the address, and with an epoch that is news.
+    let lane = led(&world, 1);
+    world.broker.move_leader("t", lane.cast_signed(), 3);
+    world.append(lane, 100);
+    world.run_for(ms(5_000));
+    assert_eq!(world.unsettled(), 51);
+    assert!(world.connects.iter().all(|(_, _, to)| *to != address(3)));
+    assert_eq!(world.refused_hosts, ["10.0.0.3".into()]);
+    for lane in [lane, barred] {
+        world.broker.move_leader("t", lane.cast_signed(), 2);
+    }
+    world.settle(ms(5_000));
+    assert!(world.all_acked());
+    assert!(world.connects.iter().all(|(_, _, to)| *to != address(3)));
     world.check(true);
 }
