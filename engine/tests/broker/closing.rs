@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::TcpListener;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
@@ -593,6 +593,57 @@ fn c1_flush_waits_for_what_was_before_it(driver: DriverChoice) {
     assert_eq!(server.report().records, 12);
 }
 
+/// Two threads send without a pause, one of them past what memory there is: flushes return all the same,
+/// and each record that was before one has its outcome then; the threads go on sending after each.
+fn c1_flush_is_not_starved_by_endless_sends(driver: DriverChoice) {
+    let server = broker();
+    let producer = builder(&server, driver)
+        .memory(8 << 20)
+        .linger(Duration::from_millis(1))
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        // Also when an assertion ends the test: else the scope waits for them.
+        let _stop = Stop(&stop);
+        for partition in [0, 1] {
+            let (topic, stop, sent) = (topic.clone(), &stop, &sent);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let record = Record::value(&[b'x'; 500]).partition(partition);
+                    // The record beside those that are flushed, too: in the same lanes.
+                    drop(topic.send_blocking(record).expect("memory comes free"));
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for round in 0..20 {
+            let before = sent.load(Ordering::Relaxed);
+            until("they send", || sent.load(Ordering::Relaxed) > before + 100);
+            let record = Record::value(b"before it").partition(round % 3);
+            let delivery = topic.send_blocking(record).expect("memory comes free");
+            producer
+                .flush_blocking(PATIENCE)
+                .expect("it is not starved");
+            acked(delivery.outcome().expect("it was before the flush"));
+        }
+        assert!(!stop.load(Ordering::Relaxed));
+        block_on(producer.flush());
+    });
+    assert!(producer.close(PATIENCE).in_time);
+    assert!(server.shutdown().is_clean());
+}
+
+/// Ends a test's threads.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The leader moves while the producer is closing: its last records follow.
 fn closing_follows_a_leader(driver: DriverChoice) {
     let server = Server::start(ringpost_broker::ServerConfig {
@@ -639,6 +690,7 @@ for_both_drivers!(
     close_waits_for_the_callback,
     a_waker_that_panics_takes_nobody_along,
     c1_flush_waits_for_what_was_before_it,
+    c1_flush_is_not_starved_by_endless_sends,
     closing_follows_a_leader,
     c1_close_called_by_a_waker_of_a_shard,
     c1_close_called_by_a_waker_of_the_controller,

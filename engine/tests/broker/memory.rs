@@ -342,6 +342,62 @@ fn g3_a_silent_broker_holds_no_more_than_the_memory(driver: DriverChoice) {
     readers.join().expect("no panic");
 }
 
+/// A broker stands still until memory is full, twice: no look finds more in use than the setting. What its
+/// deadline ends while it is silent leaves nothing behind; what still waits when it goes on is acked, and
+/// none of the memory is in use then, though every connection of before has ended meanwhile.
+fn g3_a_silent_broker_that_goes_on_leaves_all_memory_free(driver: DriverChoice) {
+    for (timeout, is_patient) in [("200ms", false), ("120s", true)] {
+        let server = broker();
+        server
+            .with(|broker| broker.create_topic("silent", 3))
+            .expect("a new topic");
+        let producer = builder(&server, driver)
+            .memory(MEMORY)
+            .set("delivery_timeout", timeout)
+            .and_then(|b| b.set("request_timeout", "100ms"))
+            .and_then(|b| b.set("connect_timeout", "100ms"))
+            .and_then(|b| b.set("reconnect_backoff", "5ms"))
+            .and_then(|b| b.set("reconnect_backoff_max", "20ms"))
+            .expect("settings")
+            .build()
+            .expect("a producer");
+        let topic = producer.topic_blocking("silent").expect("it is there");
+        producer.warm_up_blocking(&["silent"]).expect("in time");
+        server.pause_node(1, true);
+        let mut taken = fill(&topic);
+        assert!(producer.stats().memory_in_use <= MEMORY);
+        if is_patient {
+            until("connections are given up", || {
+                producer.stats().total().connection_failures >= 3
+            });
+        } else {
+            producer.flush_blocking(PATIENCE).expect("all expire");
+            assert_eq!(producer.stats().memory_in_use, 0);
+            taken += fill(&topic);
+        }
+        assert!(producer.stats().memory_in_use <= MEMORY);
+        server.pause_node(1, false);
+        producer.flush_blocking(PATIENCE).expect("it goes on");
+        assert_eq!(producer.stats().memory_in_use, 0);
+        // What comes then is acked: with the short deadline the first ones may still meet a rest.
+        until("it is reached again", || {
+            taken += 1;
+            let delivery = topic.try_send(Record::value(b"x")).expect("room");
+            matches!(block_on(delivery), Outcome::Acked(_))
+        });
+        let report = producer.close(PATIENCE);
+        assert!(report.in_time, "{report:?}");
+        let settled = report.records_acked + report.records_not_written + report.records_unknown;
+        assert_eq!(settled, taken);
+        if is_patient {
+            assert_eq!(report.records_acked, taken, "{report:?}");
+        }
+        assert_eq!(producer.stats().memory_in_use, 0);
+        let report = server.shutdown();
+        assert_eq!((report.duplicated, report.reordered), (0, 0));
+    }
+}
+
 for_both_drivers!(
     g1_full_is_an_answer_at_once,
     g1_g2_a_sender_waits_until_memory_comes_free,
@@ -352,4 +408,5 @@ for_both_drivers!(
     g5_a_queue_nobody_drains_is_full,
     g4_b2_what_never_fits_is_refused_at_once,
     g3_a_silent_broker_holds_no_more_than_the_memory,
+    g3_a_silent_broker_that_goes_on_leaves_all_memory_free,
 );

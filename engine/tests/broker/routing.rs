@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
@@ -227,6 +228,89 @@ fn n11_an_unreachable_address_is_told_and_left(driver: DriverChoice) {
     assert!(producer.close(PATIENCE).in_time);
 }
 
+/// In a network of its own, whose routes the test makes: hosts that are unreachable (EHOSTUNREACH), networks
+/// without a route (ENETUNREACH) and such as are forbidden (EACCES). The kernel's words are the cause of a
+/// record that is "not written" at its deadline, with few tries because of the back-off; one that waits
+/// while the way is found is acked.
+fn n11_no_route_to_a_host_is_told_and_waited_out(driver: DriverChoice) {
+    const CHILD: &str = "RINGPOST_TEST_OWN_NETWORK";
+    const ROUTES: &str = "ip link set lo up && ip route add unreachable 198.51.100.0/25 \
+        && ip route add prohibit 198.51.100.128/25";
+    if std::env::var_os(CHILD).is_none() {
+        let own_network = |command: &[&str]| {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--user", "--map-root-user", "--net", "sh", "-c"]);
+            unshare.arg(format!("{ROUTES} && exec \"$@\"")).arg("sh");
+            unshare.args(command).env(CHILD, "1").output()
+        };
+        if !own_network(&["true"]).is_ok_and(|output| output.status.success()) {
+            println!(
+                "not looked at: a network of one's own needs unshare, ip, and the right to use them"
+            );
+            return;
+        }
+        let name = "n11_no_route_to_a_host_is_told_and_waited_out";
+        let test = format!("routing::{driver}::{name}");
+        let this = std::env::current_exe().expect("this test");
+        let this = this.to_str().expect("a path of letters");
+        let output = own_network(&[this, "--exact", &test, "--nocapture"]).expect("it just worked");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        return;
+    }
+    for (nowhere, words) in [
+        ("198.51.100.1", "No route to host (os error 113)"),
+        ("203.0.113.1", "Network is unreachable (os error 101)"),
+        ("198.51.100.200", "Permission denied (os error 13)"),
+    ] {
+        let server = broker();
+        server
+            .with(|broker| broker.create_topic("unreachable", 1))
+            .expect("a new topic");
+        let patience = |delivery_timeout| {
+            builder(&server, driver)
+                .set("delivery_timeout", delivery_timeout)
+                .and_then(|b| b.set("reconnect_backoff", "50ms"))
+                .expect("settings")
+                .build()
+                .expect("a producer")
+        };
+        let (hasty, patient) = (patience("300ms"), patience("120s"));
+        let address = server.addr();
+        server.with(|broker| broker.set_node_address(1, nowhere, 9092));
+        let topic = hasty.topic_blocking("unreachable").expect("it is there");
+        match block_on(topic.try_send(Record::value(b"lost")).expect("room")) {
+            Outcome::NotWritten(failure) => {
+                assert_eq!((failure.why, failure.attempts), (Why::Expired, 0));
+                let cause = failure.last.expect("a cause");
+                let text = cause.to_string();
+                assert!(
+                    matches!(cause, Cause::ConnectFailed { .. })
+                        && text.contains(nowhere)
+                        && text.contains(words),
+                    "{text}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        // After 0, 50, 150 ms and so on.
+        let tries = hasty.stats().total().connection_failures;
+        assert!((1..=8).contains(&tries), "{tries}");
+        let topic = patient.topic_blocking("unreachable").expect("it is there");
+        let delivery = topic.try_send(Record::value(b"waits")).expect("room");
+        until("it was tried", || {
+            patient.stats().total().connection_failures > 0
+        });
+        server.with(|broker| broker.set_node_address(1, "127.0.0.1", address.port()));
+        ack(delivery);
+        assert!(hasty.close(PATIENCE).in_time && patient.close(PATIENCE).in_time);
+    }
+}
+
 /// A million keys in one topic: at no look is more memory in use than the setting, and none is left
 /// behind; nor by 2000 partitions that each had one record.
 fn b8_many_keys_and_partitions_leave_no_memory_taken(driver: DriverChoice) {
@@ -273,5 +357,6 @@ for_both_drivers!(
     h10_a_stranger_that_metadata_names_hears_no_record,
     h10_a_host_that_is_not_allowed_is_not_connected_to,
     n11_an_unreachable_address_is_told_and_left,
+    n11_no_route_to_a_host_is_told_and_waited_out,
     b8_many_keys_and_partitions_leave_no_memory_taken,
 );

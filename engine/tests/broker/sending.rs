@@ -1,7 +1,7 @@
 //! Every way to send a record, and where records go.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringpost::{
     DriverChoice, LocalTopic, Outcome, PartitionId, Partitioner, Producer, Record, Topic,
@@ -378,7 +378,9 @@ fn b7_the_other_partitioners_do_as_they_say(driver: DriverChoice) {
     }
 }
 
-/// Both shards have records acked, 6000 in all, and in each partition each sender's are in order.
+/// Both shards have records acked, 6000 in all, and in each partition each sender's are in order. In the
+/// log each partition's batches carry one producer id, their sequences without a gap, and of the two ids
+/// each is another shard's: no partition has two owners.
 fn i15_two_shards_share_the_partitions(driver: DriverChoice) {
     let server = broker();
     server
@@ -430,6 +432,26 @@ fn i15_two_shards_share_the_partitions(driver: DriverChoice) {
             last[sender] = Some(n);
         }
     }
+    let mut acked_by_id = BTreeMap::new();
+    for partition in 0..8 {
+        let headers = headers(&server, TOPIC, partition);
+        let (id, mut sequence) = (headers[0].producer_id, 0);
+        assert!(id >= 0, "without idempotence");
+        for header in headers {
+            let stamp = (
+                header.producer_id,
+                header.producer_epoch,
+                header.base_sequence,
+            );
+            assert_eq!(stamp, (id, 0, sequence), "partition {partition}");
+            sequence += header.record_count;
+        }
+        *acked_by_id.entry(id).or_insert(0) += u64::try_from(sequence).expect("counted up");
+    }
+    let by_id: BTreeSet<u64> = acked_by_id.values().copied().collect();
+    let by_shard = stats.shards.iter().map(|shard| shard.records_acked);
+    assert_eq!(acked_by_id.len(), 2, "one id a shard");
+    assert_eq!(by_id, by_shard.collect());
     assert!(server.shutdown().is_clean());
 }
 

@@ -12,7 +12,7 @@ use ringpost::{Ack, Builder, Completion, Delivery, DriverChoice, Outcome, Produc
 use ringpost_broker::{BrokerConfig, Server, ServerConfig};
 use ringpost_codec::compress::{Codec, decompress};
 use ringpost_codec::reader::Reader;
-use ringpost_codec::record_batch::{BatchView, Records};
+use ringpost_codec::record_batch::{BatchHeader, BatchView, Records};
 
 /// How long anything may take before its test fails. No measure of time, only the end of a test
 /// that would hang.
@@ -234,14 +234,22 @@ fn read_batch(partition: i32, batch: &BatchView<'_>, all: &mut Vec<Stored>) {
     }
 }
 
-/// The codec of each batch of a partition.
-pub(crate) fn codecs(server: &Server, topic: &str, partition: i32) -> Vec<Codec> {
+/// The header of each batch of a partition.
+pub(crate) fn headers(server: &Server, topic: &str, partition: i32) -> Vec<BatchHeader> {
     let log = server.with(|broker| broker.log(topic, partition));
     let mut reader = Reader::new(&log);
-    let mut codecs = Vec::new();
+    let mut headers = Vec::new();
     while reader.remaining() > 0 {
         let batch = BatchView::read(&mut reader).expect("the broker checked it");
-        codecs.push(batch.header.attributes.codec().expect("a known codec"));
+        headers.push(batch.header);
     }
-    codecs
+    headers
+}
+
+/// The codec of each batch of a partition.
+pub(crate) fn codecs(server: &Server, topic: &str, partition: i32) -> Vec<Codec> {
+    let headers = headers(server, topic, partition).into_iter();
+    headers
+        .map(|header| header.attributes.codec().expect("a known codec"))
+        .collect()
 }
