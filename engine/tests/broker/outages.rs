@@ -293,7 +293,82 @@ fn send_through(spoil: Spoil, driver: DriverChoice) -> (Server, Producer, Delive
     (server, producer, delivery)
 }
 
+/// What a peer answers that is gone, or going, once a request came.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// A reset.
+    Reset,
+    /// An orderly end.
+    Fin,
+    /// A reset, and nobody listens any more.
+    Refused,
+}
+
+/// With one attempt, and no timeout of ours that could pass within the test: that a peer is gone is known
+/// because the kernel says so. A request in flight ends as Unknown by its connection's end, a connect to
+/// where nobody listens as "not written" by the refusal; that the test ends at all shows the rest.
+fn n2_n11_what_the_kernel_knows_of_a_dead_peer_needs_no_timeout(driver: DriverChoice) {
+    for end in [End::Reset, End::Fin, End::Refused] {
+        let server = broker();
+        let producer = builder(&server, driver)
+            .set("request_timeout", "60m")
+            .and_then(|b| b.set("connect_timeout", "60m"))
+            .and_then(|b| b.set("delivery_timeout", "120m"))
+            .and_then(|b| b.set("user_timeout", "0"))
+            .and_then(|b| b.set("keepalive", "0"))
+            .and_then(|b| b.set("idle_probe", "0"))
+            .and_then(|b| b.set("retry_attempts", "1"))
+            .and_then(|b| b.set("idempotent", "false"))
+            .expect("settings")
+            .build()
+            .expect("a producer");
+        let topic = producer.topic_blocking("gone").expect("it is made");
+        ack(topic.try_send(Record::value(b"before")).expect("room"));
+        let fault = match end {
+            End::Fin => RequestFault::CloseAfter,
+            End::Reset | End::Refused => RequestFault::Ignore,
+        };
+        let faults = |broker: &mut ringpost_broker::Broker| {
+            broker.faults().next_request(ApiKey::Produce, Some(fault));
+        };
+        server.with(faults);
+        let requests = producer.stats().total().requests;
+        let delivery = topic.try_send(Record::value(b"in flight")).expect("room");
+        until("it is on its way", || {
+            producer.stats().total().requests > requests
+        });
+        match end {
+            End::Fin => {}
+            End::Reset => server.drop_connections(1),
+            End::Refused => server.kill_node(1),
+        }
+        match block_on(delivery) {
+            Outcome::Unknown(failure) => {
+                let last = failure.last.as_ref();
+                assert!(
+                    matches!(last, Some(Cause::Disconnected { .. })),
+                    "{end:?}: {failure:#}"
+                );
+            }
+            other => panic!("{end:?}: {other:?}"),
+        }
+        if let End::Refused = end {
+            // It waits for a connection, whose refusals are told by the kernel one after the other.
+            let delivery = topic.try_send(Record::value(b"refused")).expect("room");
+            until("it is refused again and again", || {
+                producer.stats().total().connection_failures >= 4
+            });
+            server.start_node(1).expect("the port is ours");
+            ack(delivery);
+        } else {
+            ack(topic.try_send(Record::value(b"after")).expect("room"));
+        }
+        assert!(producer.close(PATIENCE).in_time);
+    }
+}
+
 for_both_drivers!(
+    n2_n11_what_the_kernel_knows_of_a_dead_peer_needs_no_timeout,
     n9_a_broker_that_restarts_loses_nothing,
     a_broker_that_comes_back_is_found_again,
     i1_lost_answers_make_no_duplicates,
