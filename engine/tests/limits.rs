@@ -8,6 +8,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringpost::{DriverChoice, Outcome, Pin, Producer, Record, Shards};
 use ringpost_broker::{Server, ServerConfig};
 
@@ -102,6 +103,63 @@ fn build_and_drop(driver: DriverChoice) -> String {
     format!("not built: {error}")
 }
 
+/// Lets the process have so many more descriptors and no further one, or as many as before.
+fn allow_descriptors(more: Option<u64>) {
+    let resource = Resource::RLIMIT_NOFILE;
+    let (_, most) = getrlimit(resource).expect("it can be asked");
+    let limit = more.map_or(most, |more| {
+        // The kernel gives the lowest free number, and none from the limit on.
+        let is_open = |number: &u64| fs::read_link(format!("/proc/self/fd/{number}")).is_ok();
+        let mut free = (0..).filter(|number| !is_open(number));
+        free.nth(usize::try_from(more).expect("few"))
+            .expect("no end of numbers")
+    });
+    setrlimit(resource, limit, most).expect("no more than there was");
+}
+
+/// Three records to three brokers. The connection to the first, second, third of them is the first that gets
+/// no descriptor; once that was seen twice, there are enough again.
+fn refuse_in_turn(bootstrap: &str, driver: DriverChoice) -> String {
+    for allowed in 0..3 {
+        let producer = Producer::builder()
+            .bootstrap(bootstrap)
+            .driver(driver)
+            .pin(Pin::Off)
+            .memory(64 << 20)
+            .shards(Shards::Count(1))
+            .build()
+            .expect("a producer");
+        let topic = producer.topic_blocking("limits").expect("it is there");
+        allow_descriptors(Some(allowed));
+        let deliveries: Vec<_> = (0..3)
+            .map(|partition| Record::value(b"x").partition(partition))
+            .map(|record| topic.try_send(record).expect("room"))
+            .collect();
+        let total = loop {
+            let total = producer.stats().total();
+            if total.connection_failures >= 2 && total.connections >= allowed {
+                break total;
+            }
+            std::thread::yield_now();
+        };
+        allow_descriptors(None);
+        for delivery in deliveries {
+            match delivery.wait() {
+                Outcome::Acked(_) => {}
+                other => return format!("odd: {other:?}"),
+            }
+        }
+        if total.connections != allowed || total.turns > 5_000 {
+            return format!("odd: more than {allowed} connected, or busy: {total:?}");
+        }
+        let report = producer.close(PATIENCE);
+        if !report.in_time || report.records_acked != 3 {
+            return format!("odd: {report:?}");
+        }
+    }
+    "all acked".to_owned()
+}
+
 /// Runs a test of this file again, as a child under a limit (options of the shell's `ulimit`), and
 /// returns what it said it came to.
 fn under(limit: &str, test: &str, words: &str) -> String {
@@ -134,6 +192,10 @@ fn is_child() -> bool {
     };
     let said = match words.split_once(' ') {
         Some(("build", driver)) => build_and_drop(driver.parse().expect("a driver")),
+        Some(("refuse", words)) => {
+            let (bootstrap, driver) = words.split_once(' ').expect("two words");
+            refuse_in_turn(bootstrap, driver.parse().expect("a driver"))
+        }
         Some((bootstrap, driver)) => send_one(bootstrap, driver.parse().expect("a driver")),
         // The one that reads the directory is not there before.
         None => (fs::read_dir("/proc/self/fd").expect("Linux").count() - 1).to_string(),
@@ -183,6 +245,32 @@ fn x4_x5_each_descriptor_in_turn_is_the_first_refused() {
         assert_eq!(stages, ["not built", "no topic", "not written", "acked"]);
     }
     assert!(server.shutdown().is_clean());
+}
+
+/// A running producer gets no descriptor for its first, second, third connection to a broker, for as long as
+/// it takes to try twice: as many are connected as could be, in few turns, and once there are descriptors
+/// again all three records are acked.
+#[test]
+fn x4_a_socket_refused_while_running_loses_nothing() {
+    if is_child() {
+        return;
+    }
+    const TEST: &str = "x4_a_socket_refused_while_running_loses_nothing";
+    let server = Server::start(ServerConfig {
+        nodes: 3,
+        ..ServerConfig::storing()
+    })
+    .expect("free ports");
+    server
+        .with(|broker| broker.create_topic("limits", 3))
+        .expect("a new topic");
+    for driver in [DriverChoice::Ring, DriverChoice::Epoll] {
+        let words = format!("refuse {} {driver}", server.bootstrap());
+        assert_eq!(under("-n 256", TEST, &words), "all acked", "{driver}");
+    }
+    let report = server.shutdown();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.records, 2 * 3 * 3);
 }
 
 /// The first, second, third descriptor that three shards need is refused, and so on until all are there:
