@@ -8,6 +8,8 @@
 //! not needed, nothing ticks. At last the logs are compared with what was reported
 //! ([`history`]).
 
+// Sends, waits for memory, gives up.
+mod application;
 // The buggy variants the simulator must find.
 #[cfg(feature = "canaries")]
 pub mod canaries;
@@ -31,6 +33,8 @@ pub mod session;
 pub mod socket;
 // Memory with a ledger.
 pub mod token;
+// What producer and cluster are told.
+mod told;
 // An onlooker between core and driver.
 pub mod watch;
 

@@ -1,42 +1,38 @@
-//! One run: the event list, the turn of shards and directory, the application, the two phases.
+//! One run: the event list, the turn of shards and directory, the two phases.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringpost_broker::{ApiKey, Broker, BrokerConfig, Keep, Node, Replication};
+use ringpost_broker::Broker;
 use ringpost_codec::compress::Compression;
 use ringpost_core::connection::ConnId;
-use ringpost_core::directory::{Directory, DirectorySettings, Task};
+use ringpost_core::directory::{Directory, Task};
 use ringpost_core::dispatch::{Action, Dispatcher};
 use ringpost_core::id::{LaneId, PartitionId};
 use ringpost_core::metadata::Cluster;
 use ringpost_core::outcome::Verdict;
 use ringpost_core::random::Random;
-use ringpost_core::retry::Backoff;
-use ringpost_core::settings::{Acks, Settings};
+use ringpost_core::settings::Acks;
 use ringpost_core::time::Time;
-use ringpost_memory::{Pool, Take};
+use ringpost_memory::Pool;
 
-use crate::setup::{address, ms, us};
+use crate::setup::{ms, us};
 
+use super::application::Waiting;
 use super::faults::Undo;
 use super::history::{Counts, Fate, History, LaneHistory, Order};
 use super::knobs::{Draw, Kind, Knobs};
-use super::payload::LEN_MIN;
 use super::places::{Places, Ticket};
 use super::socket::{Owner, Socket};
 use super::token::{Bank, Ledger, TokenPiece};
+use super::told::{cluster, directory, settings};
 use super::watch::Watch;
 
 /// Where time begins.
 const START: Time = Time(1_000_000_000);
-/// Records that wait for memory at once, at most.
-const WAITING_MAX: usize = 30;
 /// In this time after healing records are stored again.
 const RECOVERY: Duration = ms(40_000);
 /// A run at rest does at most so many things in ten seconds.
@@ -89,29 +85,6 @@ pub(super) struct LaneAt {
     pub(super) id: LaneId,
 }
 
-/// Somebody who waits for memory to append a record.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    take: Take,
-    lane: u32,
-    bound: bool,
-    len: usize,
-    deadline_ns: u64,
-}
-
-/// Wakes one who waits: notes the number.
-struct Bell {
-    number: u64,
-    rung: Arc<Mutex<Vec<u64>>>,
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        rung.push(self.number);
-    }
-}
-
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -144,8 +117,8 @@ pub struct Run {
     pub(super) records: Ledger,
     pub(super) heads: Ledger,
     pub(super) pool: Pool,
-    slabs: Pool,
-    bank: Bank,
+    pub(super) slabs: Pool,
+    pub(super) bank: Bank,
     pub(super) sockets: Vec<Socket>,
     pub(super) by_conn: BTreeMap<(Owner, ConnId), usize>,
     events: BinaryHeap<Reverse<(Time, u64, Event)>>,
@@ -153,15 +126,15 @@ pub struct Run {
     pub(super) net: Random,
     pub(super) app: Random,
     pub(super) chaos: Random,
-    topics: Vec<Arc<str>>,
+    pub(super) topics: Vec<Arc<str>>,
     pub(super) lanes: Vec<LaneAt>,
-    known: BTreeMap<(usize, i32), u32>,
+    pub(super) known: BTreeMap<(usize, i32), u32>,
     pub(super) waiting: BTreeMap<u64, Waiting>,
-    asked: u64,
-    rung: Arc<Mutex<Vec<u64>>>,
+    pub(super) asked: u64,
+    pub(super) rung: Arc<Mutex<Vec<u64>>>,
     /// No more faults, no more calls.
     pub(super) healed: bool,
-    closed: bool,
+    pub(super) closed: bool,
     pub(super) stopped: BTreeSet<i32>,
     /// Nothing gets through to these nodes before then, nor back.
     pub(super) deaf: BTreeMap<i32, Time>,
@@ -177,11 +150,11 @@ pub struct Run {
     pub(super) strikes: u64,
     pub(super) hash: u64,
     lost: u64,
-    happened: u64,
+    pub(super) happened: u64,
     pub(super) wrong: Option<String>,
     /// What is done is told.
     pub(super) trace: bool,
-    value: Vec<u8>,
+    pub(super) value: Vec<u8>,
     pub(super) scratch: Vec<u8>,
     pub(super) out: Vec<u8>,
 }
@@ -594,138 +567,6 @@ impl Run {
         }
     }
 
-    // ---- the application --------------------------------------------------------------------
-
-    fn burst(&mut self) {
-        let every = self.knobs.burst_every;
-        let at = self.now + self.app.around(every).max(us(1));
-        self.schedule(at, Event::Burst);
-        if self.lanes.is_empty() {
-            return;
-        }
-        let mut lane = self.app.below(self.lanes.len());
-        for _ in 0..=self.app.below(self.knobs.burst_max) {
-            let bound = self.app.below(100) < self.knobs.bound_percent;
-            if bound {
-                lane = self.app.below(self.lanes.len());
-            }
-            let spread = self.knobs.value_bytes_max.saturating_sub(LEN_MIN);
-            let len = LEN_MIN + self.app.below(spread + 1);
-            let waits = self.app.below(100) < self.knobs.waiting_percent;
-            self.happened += 1;
-            let lane = u32::try_from(lane).expect("few lanes");
-            let until = (self.now + self.knobs.max_block).0;
-            self.append(lane, bound, len, waits.then_some(until), None);
-        }
-    }
-
-    /// Appends a record, or waits for memory until then to do it. `given` is what a wait brought.
-    fn append(
-        &mut self,
-        lane: u32,
-        bound: bool,
-        len: usize,
-        until_ns: Option<u64>,
-        given: Option<super::token::TokenBuffer>,
-    ) {
-        let at = self.lanes[lane as usize];
-        let payload = self.history.next(lane, bound);
-        let mut value = std::mem::take(&mut self.value);
-        payload.write(len, &mut value);
-        let stamped_ms = self.now_ms() + self.wall_ms;
-        let places = &mut self.shards[at.shard].places;
-        let done = places.append(
-            (self.now, stamped_ms),
-            at.id,
-            payload.number,
-            bound,
-            &value,
-            given,
-        );
-        self.value = value;
-        match done {
-            Ok(()) => self.history.invoked(&payload),
-            Err(full) => {
-                let Some(deadline_ns) = until_ns.filter(|_| self.waiting.len() < WAITING_MAX)
-                else {
-                    return;
-                };
-                let waiting = Waiting {
-                    take: self.pool.take(full.0, deadline_ns),
-                    lane,
-                    bound,
-                    len,
-                    deadline_ns,
-                };
-                self.asked += 1;
-                let number = self.asked;
-                self.waiting.insert(number, waiting);
-                self.serve(number);
-                for shard in &mut self.shards {
-                    shard.places.flush_all();
-                }
-            }
-        }
-    }
-
-    /// Those who were woken look again, soon.
-    fn serve_waiting(&mut self) {
-        loop {
-            let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-            let numbers = std::mem::take(&mut *rung);
-            drop(rung);
-            if numbers.is_empty() {
-                return;
-            }
-            for number in numbers {
-                // Whoever is woken does not run at once.
-                let at = self.now + self.app.up_to(ms(1));
-                self.schedule(at, Event::Serve(number));
-            }
-        }
-    }
-
-    fn serve(&mut self, number: u64) {
-        let Some(waiting) = self.waiting.get_mut(&number) else {
-            return;
-        };
-        let bell = Arc::new(Bell {
-            number,
-            rung: Arc::clone(&self.rung),
-        });
-        let waker = Waker::from(bell);
-        let mut context = Context::from_waker(&waker);
-        let Poll::Ready(answer) = Pin::new(&mut waiting.take).poll(&mut context) else {
-            return;
-        };
-        let Some(waiting) = self.waiting.remove(&number) else {
-            return;
-        };
-        self.mix(number);
-        // A closed lane takes nothing more.
-        if let Ok(segment) = answer
-            && !self.closed
-        {
-            let given = self.bank.adopt(segment);
-            let until_ns = Some(waiting.deadline_ns);
-            self.append(
-                waiting.lane,
-                waiting.bound,
-                waiting.len,
-                until_ns,
-                Some(given),
-            );
-        }
-    }
-
-    pub(super) fn cancel_one(&mut self) {
-        let numbers: Vec<u64> = self.waiting.keys().copied().collect();
-        if !numbers.is_empty() {
-            let number = numbers[self.chaos.below(numbers.len())];
-            self.waiting.remove(&number);
-        }
-    }
-
     // ---- the ends ---------------------------------------------------------------------------
 
     fn heal(&mut self) {
@@ -923,71 +764,6 @@ impl Run {
     pub(super) fn advance_clock(&mut self) {
         let now_ms = self.now_ms();
         self.broker.tick(now_ms);
-    }
-}
-
-fn settings(knobs: &Knobs) -> Settings {
-    let mut settings = Settings {
-        client_id: "simulated".to_owned(),
-        acks: knobs.acks,
-        idempotent: knobs.idempotent,
-        linger: knobs.linger,
-        in_flight_max: knobs.in_flight_max,
-        request_timeout: knobs.request_timeout,
-        connect_timeout: knobs.connect_timeout,
-        delivery_timeout: knobs.delivery_timeout,
-        connections_per_broker: knobs.connections_per_broker,
-        request_bytes_max: knobs.request_bytes_max,
-        ..Settings::default()
-    };
-    settings.retry.attempts_max = knobs.attempts_max;
-    settings
-}
-
-fn directory(knobs: &Knobs, settings: &Settings) -> DirectorySettings {
-    DirectorySettings {
-        client_id: settings.client_id.clone(),
-        bootstrap: (1..=knobs.nodes)
-            .map(|id| (address(id).ip().to_string(), address(id).port()))
-            .collect(),
-        connect_timeout: settings.connect_timeout,
-        request_timeout: settings.request_timeout,
-        reconnect: settings.reconnect,
-        refresh: Backoff::default(),
-        metadata_max_age: ms(300_000),
-        topic_timeout: ms(30_000),
-        auto_create: false,
-        idempotent: settings.idempotent,
-    }
-}
-
-fn cluster(knobs: &Knobs) -> BrokerConfig {
-    let config = BrokerConfig::default();
-    BrokerConfig {
-        nodes: (1..=knobs.nodes)
-            .map(|id| Node {
-                id,
-                host: address(id).ip().to_string(),
-                port: address(id).port(),
-            })
-            .collect(),
-        keep: Keep::Everything,
-        auto_create: false,
-        versions: config
-            .versions
-            .clone()
-            .with(ApiKey::Produce, 0, knobs.produce_version),
-        replication: Replication {
-            factor: knobs.copies,
-            min_insync: knobs.min_insync,
-            fetch_delay_ms: knobs.fetch_delay_ms,
-            lag_ms_max: knobs.lag_ms_max,
-            session_ms: knobs.session_ms,
-            metadata_delay_ms: knobs.metadata_delay_ms,
-            ..Replication::default()
-        },
-        seed: knobs.seed,
-        ..config
     }
 }
 

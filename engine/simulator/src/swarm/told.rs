@@ -1,0 +1,75 @@
+//! What a run's producer and its cluster are told, by the knobs.
+
+use ringpost_broker::{ApiKey, BrokerConfig, Keep, Node, Replication};
+use ringpost_core::directory::DirectorySettings;
+use ringpost_core::retry::Backoff;
+use ringpost_core::settings::Settings;
+
+use crate::setup::{address, ms};
+
+use super::knobs::Knobs;
+
+pub(super) fn settings(knobs: &Knobs) -> Settings {
+    let mut settings = Settings {
+        client_id: "simulated".to_owned(),
+        acks: knobs.acks,
+        idempotent: knobs.idempotent,
+        linger: knobs.linger,
+        in_flight_max: knobs.in_flight_max,
+        request_timeout: knobs.request_timeout,
+        connect_timeout: knobs.connect_timeout,
+        delivery_timeout: knobs.delivery_timeout,
+        connections_per_broker: knobs.connections_per_broker,
+        request_bytes_max: knobs.request_bytes_max,
+        ..Settings::default()
+    };
+    settings.retry.attempts_max = knobs.attempts_max;
+    settings
+}
+
+pub(super) fn directory(knobs: &Knobs, settings: &Settings) -> DirectorySettings {
+    DirectorySettings {
+        client_id: settings.client_id.clone(),
+        bootstrap: (1..=knobs.nodes)
+            .map(|id| (address(id).ip().to_string(), address(id).port()))
+            .collect(),
+        connect_timeout: settings.connect_timeout,
+        request_timeout: settings.request_timeout,
+        reconnect: settings.reconnect,
+        refresh: Backoff::default(),
+        metadata_max_age: ms(300_000),
+        topic_timeout: ms(30_000),
+        auto_create: false,
+        idempotent: settings.idempotent,
+    }
+}
+
+pub(super) fn cluster(knobs: &Knobs) -> BrokerConfig {
+    let config = BrokerConfig::default();
+    BrokerConfig {
+        nodes: (1..=knobs.nodes)
+            .map(|id| Node {
+                id,
+                host: address(id).ip().to_string(),
+                port: address(id).port(),
+            })
+            .collect(),
+        keep: Keep::Everything,
+        auto_create: false,
+        versions: config
+            .versions
+            .clone()
+            .with(ApiKey::Produce, 0, knobs.produce_version),
+        replication: Replication {
+            factor: knobs.copies,
+            min_insync: knobs.min_insync,
+            fetch_delay_ms: knobs.fetch_delay_ms,
+            lag_ms_max: knobs.lag_ms_max,
+            session_ms: knobs.session_ms,
+            metadata_delay_ms: knobs.metadata_delay_ms,
+            ..Replication::default()
+        },
+        seed: knobs.seed,
+        ..config
+    }
+}
