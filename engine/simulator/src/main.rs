@@ -139,6 +139,21 @@ fn failed(seed: u64, words: &str) {
     }
 }
 
+/// What a core should come to in a second, so that a night sees some ten thousand seeds.
+const EVENTS_PER_SECOND: f64 = 100_000.0;
+
+/// How that went, in words. It fails nothing: a machine that others use is slow for no fault of ours.
+fn speed(rate: f64) -> String {
+    if rate >= EVENTS_PER_SECOND {
+        format!("well: at least {EVENTS_PER_SECOND:.0} events a second on one core")
+    } else {
+        format!(
+            "WARNING: below {EVENTS_PER_SECOND:.0} events a second on one core; alone on the machine, \
+             that is a loss of speed to look into"
+        )
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
 fn tell(first: u64, sum: &Sum, took: Duration, violations: u32) {
     let hours = sum.time.as_secs_f64() / 3_600.0;
@@ -149,7 +164,9 @@ fn tell(first: u64, sum: &Sum, took: Duration, violations: u32) {
         "seeds        {} from {first}, each twice with equal actions\n\
          virtual time {hours:.2} h\n\
          events       {} in {:.1} s: {rate:.0} a second on one core\n\
+         speed        {}\n\
          faults       {}\n\
+         flushes      {}, each ended in time\n\
          moved        {} batches to other partitions\n\
          records      {}: {} acknowledged, {} sent without, {} not written, {} unknown\n\
          good runs    {} of 100 had two thirds of their records acknowledged, or sent without\n\
@@ -158,7 +175,9 @@ fn tell(first: u64, sum: &Sum, took: Duration, violations: u32) {
         sum.seeds,
         sum.events,
         took.as_secs_f64(),
+        speed(rate),
         sum.strikes,
+        sum.flushed,
         sum.moved,
         counts.records,
         share(counts.acked),
@@ -200,4 +219,15 @@ fn canaries() -> ExitCode {
 fn canaries() -> ExitCode {
     eprintln!("built without the planted bugs; scripts/sim --canaries builds with them");
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_run_is_warned_of() {
+        assert!(speed(100_000.0).starts_with("well"));
+        assert!(speed(99_999.0).starts_with("WARNING"));
+    }
 }

@@ -3,7 +3,9 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
+use ringpost_core::time::Time;
 use ringpost_memory::Take;
 
 use crate::setup::{ms, us};
@@ -26,6 +28,19 @@ pub(super) struct Waiting {
     deadline_ns: u64,
 }
 
+/// Somebody who waits for records to be settled.
+#[derive(Debug)]
+pub(super) struct Flush {
+    /// By lane, so many.
+    begun: Vec<usize>,
+    /// By then they are.
+    until: Time,
+}
+
+/// A record has its verdict so long after its deadline at the latest: brokers and lanes are looked at in
+/// steps.
+const FLUSH_SLACK: Duration = ms(10);
+
 /// Wakes one who waits: notes the number.
 struct Bell {
     number: u64,
@@ -44,7 +59,7 @@ impl Run {
         let every = self.knobs.burst_every;
         let at = self.now + self.app.around(every).max(us(1));
         self.schedule(at, Event::Burst);
-        if self.lanes.is_empty() {
+        if self.lanes.is_empty() || self.closing {
             return;
         }
         let mut lane = self.app.below(self.lanes.len());
@@ -148,7 +163,7 @@ impl Run {
         self.mix(number);
         // A closed lane takes nothing more.
         if let Ok(segment) = answer
-            && !self.closed
+            && !self.closing
         {
             let given = self.bank.adopt(segment);
             let until_ns = Some(waiting.deadline_ns);
@@ -159,6 +174,43 @@ impl Run {
                 until_ns,
                 Some(given),
             );
+        }
+    }
+
+    /// The application waits until all that was begun has its verdict.
+    pub(super) fn flush(&mut self) {
+        for shard in &mut self.shards {
+            shard.places.flush_all();
+        }
+        self.flushes.push_back(Flush {
+            begun: self.history.begun(),
+            until: self.now + self.knobs.delivery_timeout + FLUSH_SLACK,
+        });
+    }
+
+    /// Flushes that are over, and one that should be. A later one waits for all that an earlier one
+    /// waits for.
+    pub(super) fn look_at_flushes(&mut self) {
+        while let Some(flush) = self.flushes.front() {
+            if self.history.are_settled(&flush.begun) {
+                self.flushes.pop_front();
+                self.flushed += 1;
+                continue;
+            }
+            if flush.until < self.now && self.asleep_until() <= self.now {
+                let late = self.now.since(flush.until);
+                self.is_wrong(format!(
+                    "a flush has not ended {late:?} after the last record it waits for should have"
+                ));
+            }
+            return;
+        }
+    }
+
+    /// Nobody settled anything until then.
+    pub(super) fn flushes_wait(&mut self, until: Time) {
+        for flush in &mut self.flushes {
+            flush.until = flush.until.max(until + FLUSH_SLACK);
         }
     }
 

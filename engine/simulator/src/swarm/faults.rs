@@ -60,6 +60,34 @@ const AFTER: [ErrorCode; 3] = [
     ErrorCode::NOT_LEADER_OR_FOLLOWER,
 ];
 
+/// Codes that say that somebody else has the producer id, or has a newer epoch of it.
+const ANOTHERS: [ErrorCode; 3] = [
+    ErrorCode::INVALID_PRODUCER_EPOCH,
+    ErrorCode::INVALID_PRODUCER_ID_MAPPING,
+    ErrorCode::UNKNOWN_PRODUCER_ID,
+];
+
+/// Codes after which trying again is of no use.
+const FINAL: [ErrorCode; 6] = [
+    ErrorCode::PRODUCER_FENCED,
+    ErrorCode::TOPIC_AUTHORIZATION_FAILED,
+    ErrorCode::INVALID_RECORD,
+    ErrorCode::INVALID_TIMESTAMP,
+    ErrorCode::POLICY_VIOLATION,
+    ErrorCode::RECORD_LIST_TOO_LARGE,
+];
+
+/// Codes that no broker gives to a batch, or none gives yet.
+const UNHEARD_OF: [ErrorCode; 4] = [
+    ErrorCode::UNKNOWN_SERVER_ERROR,
+    ErrorCode::NOT_CONTROLLER,
+    ErrorCode(4_711),
+    ErrorCode(i16::MIN),
+];
+
+/// Throttle times that nobody means.
+const QUIET_MS: [i32; 4] = [i32::MAX, i32::MAX, -1, i32::MIN];
+
 impl Run {
     /// A fault strikes, and will again.
     pub(super) fn strike(&mut self, number: usize) {
@@ -93,6 +121,19 @@ impl Run {
             Kind::FlipRequest => self.flip_next = true,
             Kind::FlipAnswer => self.flip_answer = true,
             Kind::BatchError => self.batch_error(),
+            Kind::FinalError => self.final_error(),
+            Kind::Stopped => {
+                let until = self.now + self.a_while();
+                self.stopped_until = self.stopped_until.max(until);
+                self.flushes_wait(until);
+            }
+            Kind::Stalled => {
+                let number = self.chaos.below(self.shards.len());
+                let until = self.now + self.a_while();
+                let shard = &mut self.shards[number];
+                shard.stalled_until = shard.stalled_until.max(until);
+                self.flushes_wait(until);
+            }
             Kind::RequestError => self.request_error(),
             Kind::Busy => {
                 let shard = self.chaos.below(self.shards.len());
@@ -102,11 +143,7 @@ impl Run {
                 places.busy = u32::try_from(busy).unwrap_or(0);
                 places.no_slab = u32::try_from(no_slab).unwrap_or(0);
             }
-            Kind::Flush => {
-                for shard in &mut self.shards {
-                    shard.places.flush_all();
-                }
-            }
+            Kind::Flush => self.flush(),
             Kind::Cancel => self.cancel_one(),
             Kind::Purge | Kind::PurgeAll => self.purge(kind),
             Kind::Clock => {
@@ -161,6 +198,26 @@ impl Run {
             2 => PartitionFault::OmitBefore,
             3 => PartitionFault::OmitAfter,
             _ => PartitionFault::ErrorBefore(self.chaos.pick(&BEFORE)),
+        };
+        let (topic, partition) = self.some_partition();
+        for _ in 0..=self.chaos.below(3) {
+            self.broker.faults().next_batch(&topic, partition, fault);
+        }
+    }
+
+    /// What ends a batch, or a producer id.
+    fn final_error(&mut self) {
+        if self.chaos.one_in(6) {
+            let fault = RequestFault::Error(ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
+            let faults = self.broker.faults();
+            return faults.next_request(ApiKey::InitProducerId, Some(fault));
+        }
+        let fault = match self.chaos.below(5) {
+            // What a code means that nobody knows, nobody knows.
+            0 => PartitionFault::ErrorAfter(self.chaos.pick(&UNHEARD_OF)),
+            1 => PartitionFault::ErrorBefore(self.chaos.pick(&UNHEARD_OF)),
+            2 => PartitionFault::ErrorBefore(self.chaos.pick(&ANOTHERS)),
+            _ => PartitionFault::ErrorBefore(self.chaos.pick(&FINAL)),
         };
         let (topic, partition) = self.some_partition();
         for _ in 0..=self.chaos.below(3) {
@@ -286,6 +343,11 @@ impl Run {
                 self.broker.faults().throttle_ms =
                     i32::try_from(self.chaos.below(400)).unwrap_or(0);
                 let until = self.now + self.chaos.up_to(ms(1_000));
+                self.schedule(until, Event::Undo(Undo::Throttle));
+            }
+            Kind::Quiet => {
+                self.broker.faults().throttle_ms = self.chaos.pick(&QUIET_MS);
+                let until = self.now + self.chaos.up_to(ms(20));
                 self.schedule(until, Event::Undo(Undo::Throttle));
             }
             _ => {}

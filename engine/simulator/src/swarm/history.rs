@@ -54,6 +54,8 @@ pub struct LaneHistory {
     pub fates: Vec<Fate>,
     /// By number: whether it must go to this partition.
     pub bound: Vec<bool>,
+    /// All before this one have their outcome.
+    pub done: usize,
 }
 
 /// How records ended.
@@ -79,6 +81,10 @@ pub struct Order {
     /// Batches went to other lanes than they were appended to: so only those records have an order
     /// that must go to their partition.
     pub moved: bool,
+    /// Epochs may have run out. Then another producer id comes, and nothing keeps out what old connections
+    /// still bring under the one before, as a newer epoch would: of what is unknown, nobody knows when
+    /// it is stored.
+    pub renewed: bool,
 }
 
 /// All records of a run, by lane.
@@ -173,7 +179,22 @@ impl History {
                 ));
             }
         }
+        let rest = lane.fates[lane.done..].iter();
+        lane.done += rest.take_while(|fate| **fate != Fate::Pending).count();
         Ok(())
+    }
+
+    /// How many records each lane has had.
+    #[must_use]
+    pub fn begun(&self) -> Vec<usize> {
+        self.lanes.iter().map(|lane| lane.fates.len()).collect()
+    }
+
+    /// Whether so many of each lane have their outcome.
+    #[must_use]
+    pub fn are_settled(&self, begun: &[usize]) -> bool {
+        let mut lanes = self.lanes.iter().zip(begun);
+        lanes.all(|(lane, begun)| lane.done >= *begun)
     }
 
     /// How records ended.
@@ -238,7 +259,9 @@ impl History {
                 } else {
                     *place = Some((here, offset));
                 }
-                if order.once && (!order.moved || payload.partition.is_some()) {
+                let unknown = self.lanes[from as usize].fates[index] == Fate::Unknown;
+                let any_time = order.renewed && unknown;
+                if order.once && (!order.moved || payload.partition.is_some()) && !any_time {
                     let before = last.insert(from, payload.number);
                     if before.is_some_and(|before| before > payload.number) {
                         return Err(format!(
@@ -356,6 +379,7 @@ mod tests {
             partition: 0,
             fates: Vec::new(),
             bound: Vec::new(),
+            done: 0,
         });
         let payload = history.next(0, true);
         history.invoked(&payload);
@@ -403,6 +427,7 @@ mod tests {
         let order = Order {
             once: true,
             moved: false,
+            renewed: false,
         };
         let acked = Verdict::Acked {
             base_offset: Some(5),
@@ -423,5 +448,28 @@ mod tests {
         let words = history.check(order, |_, _| Vec::new(), |_, _| there.clone());
         let words = words.expect_err("it was written");
         assert!(words.starts_with("check 3"), "{words}");
+    }
+
+    /// A flush is over when all that was begun before it has its verdict, in every lane, and not before.
+    #[test]
+    fn a_flush_waits_for_each_record_that_was_begun() {
+        let sent = Verdict::Sent;
+        let (mut history, _) = history_of(&sent);
+        let before = history.begun();
+        assert!(history.are_settled(&before));
+        for _ in 0..2 {
+            let payload = history.next(0, true);
+            history.invoked(&payload);
+        }
+        let both = history.begun();
+        let ticket = |first| Ticket {
+            lane: 0,
+            first,
+            count: 1,
+        };
+        history.settled(ticket(2), 0, &sent).expect("it had none");
+        assert!(history.are_settled(&before) && !history.are_settled(&both));
+        history.settled(ticket(1), 0, &sent).expect("it had none");
+        assert!(history.are_settled(&both));
     }
 }

@@ -4,8 +4,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use ringpost_broker::{OldDuplicate, UnknownProducer};
 use ringpost_codec::compress::Codec;
+use ringpost_core::health::HealthSettings;
+use ringpost_core::limits;
 use ringpost_core::random::Random;
+use ringpost_core::retry::{Backoff, Budget, Class, Jitter, RetryPolicy, Rule};
 use ringpost_core::settings::{Acks, Linger};
 
 use crate::setup::{ms, us};
@@ -71,11 +75,20 @@ pub enum Kind {
     Purge,
     /// The application purges what is in flight too.
     PurgeAll,
+    /// A batch, or who asks for a producer id, gets a code that says that this is the end, that it is
+    /// somebody else's now, or nothing that anybody knows.
+    FinalError,
+    /// Answers ask for more quiet than can be meant, or for less than none.
+    Quiet,
+    /// The client's process does nothing for a while.
+    Stopped,
+    /// One of its shards does nothing for a while.
+    Stalled,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 33] = [
         Self::Reset,
         Self::Cut,
         Self::HalfOpen,
@@ -105,6 +118,10 @@ impl Kind {
         Self::Cancel,
         Self::Purge,
         Self::PurgeAll,
+        Self::FinalError,
+        Self::Quiet,
+        Self::Stopped,
+        Self::Stalled,
     ];
 
     /// Whether it is the application's doing and no fault of anybody's.
@@ -113,6 +130,14 @@ impl Kind {
         matches!(
             self,
             Self::Flush | Self::Cancel | Self::Purge | Self::PurgeAll | Self::Busy
+        )
+    }
+
+    /// Whether one of them ends much of what is under way. Often, it would leave nothing to look at.
+    fn ends_much(self) -> bool {
+        matches!(
+            self,
+            Self::Purge | Self::PurgeAll | Self::FinalError | Self::Quiet
         )
     }
 }
@@ -186,8 +211,31 @@ pub struct Knobs {
     pub request_bytes_max: usize,
     /// Attempts, the first included.
     pub attempts_max: Option<u32>,
+    /// Waits between attempts, what each class of failures is met with, what retries may take. The
+    /// attempts are those above.
+    pub retry: RetryPolicy,
+    /// Between attempts to connect.
+    pub reconnect: Backoff,
+    /// When brokers are avoided.
+    pub health: HealthSettings,
+    /// An idle connection is asked after so long whether it still works; zero never asks.
+    pub idle_probe: Duration,
+    /// Metadata is asked for after so long, news or not.
+    pub metadata_max_age: Duration,
+    /// The epoch that a producer id comes with. Near the last one, epochs run out.
+    pub first_epoch: i16,
+    /// The sequence of each lane's first record; 0, or near the last.
+    pub first_sequence: u32,
     /// The newest Produce version of the cluster.
     pub produce_version: i16,
+    /// The cluster takes no larger batches; 0 is as Kafka has it, more than there are.
+    pub message_bytes_max: usize,
+    /// The cluster forgets producers that wrote nothing for so long; 0 remembers them.
+    pub producer_expiry: Duration,
+    /// What it says to a batch of a producer that it does not know.
+    pub unknown_producer: UnknownProducer,
+    /// What it says to one that is older than those it remembers.
+    pub old_duplicate: OldDuplicate,
     /// All memory for records.
     pub memory_bytes: usize,
     /// All memory for heads of requests.
@@ -208,6 +256,8 @@ pub struct Knobs {
     pub burst_max: usize,
     /// How long there are faults.
     pub duration: Duration,
+    /// Half way the application sends nothing for so long, and nothing goes wrong; 0 goes on.
+    pub silence: Duration,
     /// One way.
     pub latency: Duration,
     /// Up to so much more per piece.
@@ -224,6 +274,8 @@ pub struct Knobs {
     pub release_delay: Duration,
     /// In the end the producer is closed with records under way.
     pub abandon: bool,
+    /// It waits for them so long first, with faults; 0 not at all.
+    pub close_within: Duration,
     /// How often each kind happens, on average.
     pub faults: Vec<(Kind, Duration)>,
 }
@@ -313,8 +365,22 @@ impl Knobs {
             lent: !r.one_in(4),
             release_delay: us(r.pick(&[0, 0, 100, 20_000])),
             abandon: r.one_in(5),
+            retry: RetryPolicy::default(),
+            reconnect: Backoff::new(ms(50), ms(1_000)),
+            health: HealthSettings::default(),
+            idle_probe: ms(30_000),
+            metadata_max_age: ms(300_000),
+            first_epoch: 0,
+            first_sequence: 0,
+            message_bytes_max: 0,
+            producer_expiry: Duration::ZERO,
+            unknown_producer: UnknownProducer::default(),
+            old_duplicate: OldDuplicate::default(),
+            silence: Duration::ZERO,
+            close_within: Duration::ZERO,
             faults: Vec::new(),
         };
+        knobs.draw_policies(&mut Random::new(seed ^ 0x0070_6f6c_6963_7973), mild);
         // Long runs of many records take long and show little more.
         if knobs.burst_every < ms(1) {
             knobs.duration = knobs.duration.min(ms(1_000));
@@ -328,7 +394,7 @@ impl Knobs {
             let every = match r.below(if mild && harms { 10 } else { 4 }) {
                 // Often, to fall into the moment between being woken and looking.
                 0 if kind == Kind::Cancel => knobs.duration / 200,
-                0 if !matches!(kind, Kind::Purge | Kind::PurgeAll) => knobs.duration / 20,
+                0 if !kind.ends_much() => knobs.duration / 20,
                 0 | 1 => knobs.duration / 3,
                 _ => Duration::ZERO,
             };
@@ -337,6 +403,12 @@ impl Knobs {
                 Kind::Cancel => knobs.waiting_percent > 0,
                 Kind::Power | Kind::Unwritten | Kind::Unclean | Kind::LogDir => knobs.copies > 1,
                 Kind::FlipRequest => acks != Acks::None,
+                // Stamped a month back, a batch is older than any memory of its producer.
+                Kind::Clock => knobs.producer_expiry.is_zero(),
+                Kind::Recreate => knobs.old_duplicate == OldDuplicate::OutOfOrder,
+                // Little else happens once a minute of quiet began.
+                Kind::Quiet => r.one_in(3),
+                Kind::Stalled => knobs.shards > 1,
                 _ => !replicated || knobs.copies > 1,
             };
             if every > Duration::ZERO && possible && (!calm || kind.is_call()) {
@@ -347,10 +419,101 @@ impl Knobs {
         knobs
     }
 
+    /// What client and cluster go by beyond sizes and times: each as it is by default in every other
+    /// run. From numbers of its own, so that a knob more changes no other.
+    fn draw_policies(&mut self, r: &mut Random, mild: bool) {
+        if r.one_in(2) {
+            self.retry = draw_retry(r, mild);
+            self.reconnect = draw_backoff(r);
+        }
+        if r.one_in(2) {
+            self.health = draw_health(r);
+        }
+        self.idle_probe = ms(r.pick(&[30_000, 30_000, 1_000, 0]));
+        self.metadata_max_age = ms(r.pick(&[300_000, 300_000, 5_000, 2_000]));
+        self.first_epoch = r.pick(&[0, 0, i16::MAX - 1, i16::MAX - 3]);
+        self.message_bytes_max = r.pick(&[0, 0, 0, 300, 1_500, 8_000]);
+        self.unknown_producer = r.pick(&[UnknownProducer::Accept, UnknownProducer::Refuse]);
+        // "I had that" is the truth only of who has all that was ever sent there.
+        if self.copies == 1 && r.one_in(2) {
+            self.old_duplicate = OldDuplicate::Duplicate;
+        }
+        // An old broker takes no producer that begins in the middle.
+        if self.idempotent && self.unknown_producer == UnknownProducer::Accept && r.one_in(3) {
+            self.first_sequence = (1 << 31) - r.pick(&[1, 3, 20, 200]);
+        }
+        if r.one_in(4) {
+            // Kafka demands that it is above the delivery timeout, and a lane is trusted for as long as
+            // its proof lasts: a producer that is forgotten earlier cannot be told from a new one.
+            self.producer_expiry = self.delivery_timeout + limits::PROOF_LASTS + ms(5_000);
+        }
+        self.silence = match r.below(4) {
+            0 => self.producer_expiry + ms(20_000),
+            1 => ms(2_000),
+            _ => Duration::ZERO,
+        };
+        self.close_within = ms(r.pick(&[0, 0, 50, 1_000, 30_000]));
+        // Brokers take it from Produce v7 on.
+        if r.one_in(6) && self.produce_version >= 7 {
+            self.codec = Codec::Zstd;
+        }
+    }
+
     /// Whether anything but the application itself can do harm.
     #[must_use]
     pub fn is_calm(&self) -> bool {
         self.faults.iter().all(|(kind, _)| kind.is_call())
+    }
+}
+
+fn draw_backoff(r: &mut Random) -> Backoff {
+    Backoff {
+        initial: ms(r.pick(&[1, 20, 100])),
+        max: ms(r.pick(&[100, 300, 1_000])),
+        growth_percent: r.pick(&[100, 150, 200, 1_000]),
+        jitter: r.pick(&[Jitter::Kafka, Jitter::Full, Jitter::Equal, Jitter::None]),
+    }
+}
+
+fn draw_retry(r: &mut Random, mild: bool) -> RetryPolicy {
+    let mut policy = RetryPolicy::default().backoff(draw_backoff(r));
+    for class in Class::ALL {
+        let rule = match r.below(8) {
+            0 if !mild => Some(Rule::GiveUp),
+            1 => Some(Rule::Retry {
+                attempts_max: r.pick(&[None, Some(2), Some(10)]).filter(|_| !mild),
+                backoff: Some(draw_backoff(r)),
+            }),
+            _ => None,
+        };
+        policy.rules[class as usize] = rule;
+    }
+    let tight = Budget {
+        percent_of_successes: 0,
+        per_second: 1,
+        burst: 1,
+    };
+    policy.budget(r.pick(&[None, Some(Budget::default()), Some(tight)]))
+}
+
+/// Anything from not at all to at the slightest.
+fn draw_health(r: &mut Random) -> HealthSettings {
+    HealthSettings {
+        on: !r.one_in(4),
+        tau: ms(r.pick(&[10, 500, 5_000])),
+        tick: ms(r.pick(&[1, 10, 50, 1_000])),
+        consecutive_failures: r.pick(&[1, 3, 10]),
+        stall: ms(r.pick(&[20, 200, 2_000])),
+        slow_ratio: r.pick(&[2, 8]),
+        slow_floor: ms(r.pick(&[1, 50, 250])),
+        volume_min: r.pick(&[1, 5, 20]),
+        window: ms(r.pick(&[100, 1_000, 10_000])),
+        eject_base: ms(r.pick(&[10, 500, 3_000])),
+        eject_max: ms(r.pick(&[3_000, 30_000])),
+        probe_successes: r.pick(&[1, 2, 10]),
+        slow_start: ms(r.pick(&[0, 500, 5_000])),
+        eject_percent_max: r.pick(&[0, 50, 100]),
+        panic_percent: r.pick(&[0, 34, 100]),
     }
 }
 
@@ -382,5 +545,47 @@ impl Draw for Random {
     fn up_to(&mut self, most: Duration) -> Duration {
         let nanos = usize::try_from(most.as_nanos()).unwrap_or(usize::MAX - 1);
         Duration::from_nanos(self.below(nanos + 1) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What says of a run whether a knob is on.
+    type IsOn = fn(&Knobs) -> bool;
+
+    /// Each policy is as by default in some seeds, and not in others.
+    #[test]
+    fn every_policy_is_on_in_some_seeds_and_off_in_others() {
+        let policies: [(&str, IsOn); 13] = [
+            ("retry rules", |k| k.retry.rules.iter().any(Option::is_some)),
+            ("retry budget", |k| {
+                k.retry.budget != Some(Budget::default())
+            }),
+            ("health", |k| k.health != HealthSettings::default()),
+            ("idle probe", |k| k.idle_probe == ms(1_000)),
+            ("metadata age", |k| k.metadata_max_age < ms(300_000)),
+            ("last epochs", |k| k.first_epoch > 0),
+            ("last sequences", |k| k.first_sequence > 0),
+            ("largest batch", |k| k.message_bytes_max > 0),
+            ("expiry", |k| !k.producer_expiry.is_zero()),
+            ("old brokers", |k| {
+                k.unknown_producer == UnknownProducer::Refuse
+            }),
+            ("silence", |k| !k.silence.is_zero()),
+            ("zstd", |k| k.codec == Codec::Zstd),
+            ("patient close", |k| k.abandon && !k.close_within.is_zero()),
+        ];
+        let runs: Vec<Knobs> = (0..200).map(|seed| Knobs::draw(seed, &[])).collect();
+        for (name, is_on) in policies {
+            let on = runs.iter().filter(|knobs| is_on(knobs)).count();
+            assert!((5..195).contains(&on), "{name} is on in {on} of 200 runs");
+        }
+        for kind in Kind::ALL {
+            let has = |knobs: &&Knobs| knobs.faults.iter().any(|(of, _)| *of == kind);
+            let on = runs.iter().filter(has).count();
+            assert!((5..195).contains(&on), "{kind} is on in {on} of 200 runs");
+        }
     }
 }

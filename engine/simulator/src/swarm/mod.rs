@@ -25,6 +25,8 @@ mod network;
 pub mod payload;
 // The lanes of a shard.
 pub mod places;
+// Sequences near their end.
+mod priming;
 // A run.
 pub mod run;
 // Many runs.

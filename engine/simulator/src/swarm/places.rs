@@ -189,6 +189,41 @@ impl Places {
         Ok(())
     }
 
+    /// A batch that claims to hold so many records, and has one; no record of anybody's: see `priming`.
+    /// `false`: there is no memory for it.
+    pub(super) fn prime(&mut self, now: Time, id: LaneId, records: u32) -> bool {
+        let number = self.places[id.index()].number;
+        let fields = Fields {
+            timestamp_ms: 0,
+            key: None,
+            value: None,
+            headers: &[],
+        };
+        let mut batch = OpenBatch::new(0, Vec::new());
+        let size = batch.measure(&fields);
+        let Some(buffer) = self.bank.take(size.total) else {
+            return false;
+        };
+        batch.add_buffer(buffer);
+        batch.append(&fields, &size);
+        let mut batch = batch.cut();
+        batch.records = records;
+        let place = &mut self.places[id.index()];
+        place.bytes += batch.body_len;
+        place.cut.push_back(Cut {
+            batch,
+            ticket: Ticket {
+                lane: number,
+                first: 0,
+                count: 0,
+            },
+            opened: now,
+            free: false,
+        });
+        self.ready.insert(id.0);
+        true
+    }
+
     /// Somebody waits for the lane to be empty.
     pub fn flush(&mut self, id: LaneId) {
         let place = &mut self.places[id.index()];

@@ -1,7 +1,7 @@
 //! One run: the event list, the turn of shards and directory, the two phases.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,8 @@ use ringpost_codec::compress::Compression;
 use ringpost_core::connection::ConnId;
 use ringpost_core::directory::{Directory, Task};
 use ringpost_core::dispatch::{Action, Dispatcher};
-use ringpost_core::id::{LaneId, PartitionId};
+use ringpost_core::id::{LaneId, PartitionId, ProducerIdentity};
+use ringpost_core::limits;
 use ringpost_core::metadata::Cluster;
 use ringpost_core::outcome::Verdict;
 use ringpost_core::random::Random;
@@ -21,7 +22,7 @@ use ringpost_memory::Pool;
 
 use crate::setup::{ms, us};
 
-use super::application::Waiting;
+use super::application::{Flush, Waiting};
 use super::faults::Undo;
 use super::history::{Counts, Fate, History, LaneHistory, Order};
 use super::knobs::{Draw, Kind, Knobs};
@@ -35,8 +36,12 @@ use super::watch::Watch;
 const START: Time = Time(1_000_000_000);
 /// In this time after healing records are stored again.
 const RECOVERY: Duration = ms(40_000);
-/// A run at rest does at most so many things in ten seconds.
-const REST_MAX: u64 = 60;
+/// So long a run is looked at when it is at rest.
+const REST: Duration = ms(10_000);
+/// A connection is asked and answers, and the probe's timers.
+const EVENTS_PER_PROBE: u64 = 40;
+/// The directory asks and is answered.
+const EVENTS_PER_REFRESH: u64 = 100;
 
 /// Something that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +73,8 @@ pub(super) enum Event {
     Strike(usize),
     /// A fault is over.
     Undo(Undo),
+    /// Somebody who stood still goes on.
+    Awake,
 }
 
 /// One shard.
@@ -76,6 +83,8 @@ pub(super) struct Shard {
     pub(super) dispatcher: Dispatcher<Bank, Ticket>,
     pub(super) places: Places,
     pub(super) touched: bool,
+    /// It does nothing before then.
+    pub(super) stalled_until: Time,
 }
 
 /// Where a lane of the run is.
@@ -102,6 +111,8 @@ pub struct Report {
     pub moved: u64,
     /// Acknowledged records that the cluster lost afterwards, as Kafka does.
     pub lost: u64,
+    /// Flushes that ended.
+    pub flushed: u64,
 }
 
 /// A run.
@@ -132,8 +143,24 @@ pub struct Run {
     pub(super) waiting: BTreeMap<u64, Waiting>,
     pub(super) asked: u64,
     pub(super) rung: Arc<Mutex<Vec<u64>>>,
+    /// Lanes get their first sequences.
+    pub(super) priming: bool,
+    /// So many have.
+    pub(super) primed: usize,
+    /// When faults began.
+    begun: Time,
+    /// Flushes that have not ended, oldest first.
+    pub(super) flushes: VecDeque<Flush>,
+    /// Those that have.
+    pub(super) flushed: u64,
     /// No more faults, no more calls.
     pub(super) healed: bool,
+    /// The producer takes nothing more.
+    pub(super) closing: bool,
+    /// The whole process does nothing before then.
+    pub(super) stopped_until: Time,
+    /// What happened to somebody who stands still, in order.
+    missed: Vec<Event>,
     pub(super) closed: bool,
     pub(super) stopped: BTreeSet<i32>,
     /// Nothing gets through to these nodes before then, nor back.
@@ -191,6 +218,7 @@ impl Run {
                 Bank::new(slabs.clone(), heads.clone()),
             ),
             touched: true,
+            stalled_until: START,
         });
         let mut broker = Broker::new(cluster(&knobs));
         let topics: Vec<Arc<str>> = (0..knobs.topics.len())
@@ -225,7 +253,15 @@ impl Run {
             waiting: BTreeMap::new(),
             asked: 0,
             rung: Arc::default(),
+            priming: knobs.first_sequence > 0,
+            primed: 0,
+            begun: START,
+            flushes: VecDeque::new(),
+            flushed: 0,
             healed: false,
+            closing: false,
+            stopped_until: START,
+            missed: Vec::new(),
             closed: false,
             stopped: BTreeSet::new(),
             deaf: BTreeMap::new(),
@@ -259,15 +295,18 @@ impl Run {
         for topic in self.topics.clone() {
             self.directory.want(self.now, &topic);
         }
+        self.prime()?;
+        self.begun = self.now;
         self.schedule(self.now, Event::Burst);
         for number in 0..self.knobs.faults.len() {
             let every = self.knobs.faults[number].1;
             let at = self.now + self.chaos.around(every);
             self.schedule(at, Event::Strike(number));
         }
-        let until = START + self.knobs.duration;
+        let until = self.begun + self.knobs.duration + self.knobs.silence;
         self.run_until(until, |_| false)?;
         if self.knobs.abandon {
+            self.wait_to_close()?;
             self.close()?;
         } else {
             self.heal();
@@ -282,6 +321,7 @@ impl Run {
             strikes: self.strikes,
             moved: self.moved(),
             lost: self.lost,
+            flushed: self.flushed,
         })
     }
 
@@ -293,7 +333,11 @@ impl Run {
     }
 
     /// Whether it was `done` before `until`.
-    fn run_until(&mut self, until: Time, done: impl Fn(&Self) -> bool) -> Result<bool, String> {
+    pub(super) fn run_until(
+        &mut self,
+        until: Time,
+        done: impl Fn(&Self) -> bool,
+    ) -> Result<bool, String> {
         let mut still = 0;
         loop {
             self.turn();
@@ -317,8 +361,6 @@ impl Run {
                 && at <= self.now
             {
                 self.events.pop();
-                // What flows then counts.
-                self.happened += u64::from(!matches!(event, Event::Flows(_)));
                 self.happen(event);
             }
         }
@@ -326,8 +368,19 @@ impl Run {
 
     /// When something happens next.
     fn next(&self) -> Time {
-        let mut next = self.directory.next_deadline();
+        let mut next = Time::NEVER;
+        if let Some(Reverse((at, ..))) = self.events.peek() {
+            next = *at;
+        }
+        if self.stopped_until > self.now {
+            return next.min(self.stopped_until);
+        }
+        next = next.min(self.directory.next_deadline());
         for shard in self.shards.iter().filter(|_| !self.closed) {
+            if shard.stalled_until > self.now {
+                next = next.min(shard.stalled_until);
+                continue;
+            }
             next = next.min(shard.dispatcher.next_deadline());
             if shard.dispatcher.is_contended() {
                 next = next.min(self.now + us(50));
@@ -336,9 +389,6 @@ impl Run {
                 next = next.min(self.now);
             }
         }
-        if let Some(Reverse((at, ..))) = self.events.peek() {
-            next = next.min(*at);
-        }
         if let Some(at) = self.pool.next_deadline_ns() {
             next = next.min(Time(at));
         }
@@ -346,6 +396,18 @@ impl Run {
     }
 
     fn happen(&mut self, event: Event) {
+        if self.is_silent(event) {
+            let ends = self.begun + self.knobs.duration / 2 + self.knobs.silence;
+            let at = ends + self.chaos.up_to(ms(500));
+            return self.schedule(at, event);
+        }
+        let until = self.asleep_for(event);
+        if until > self.now {
+            self.missed.push(event);
+            return self.schedule(until, Event::Awake);
+        }
+        // What flows then counts.
+        self.happened += u64::from(!matches!(event, Event::Flows(_) | Event::Awake));
         match event {
             Event::Connected(socket) => self.connected(socket),
             Event::Refused(socket) => self.refused(socket),
@@ -363,8 +425,48 @@ impl Run {
             Event::Burst if !self.healed => self.burst(),
             Event::Strike(number) if !self.healed => self.strike(number),
             Event::Undo(undo) if !self.healed => self.undo(undo),
+            Event::Awake => self.awake(),
             Event::Burst | Event::Strike(_) | Event::Undo(_) => {}
         }
+    }
+
+    /// In the silence the application does nothing, and nothing goes wrong.
+    fn is_silent(&self, event: Event) -> bool {
+        let begins = self.begun + self.knobs.duration / 2;
+        let silence = begins..begins + self.knobs.silence;
+        let waits = matches!(event, Event::Burst | Event::Strike(_));
+        waits && !self.healed && !self.closing && silence.contains(&self.now)
+    }
+
+    /// Until when whoever it happens to stands still: their kernel takes and keeps what comes meanwhile.
+    fn asleep_for(&self, event: Event) -> Time {
+        match event {
+            Event::Connected(socket)
+            | Event::Refused(socket)
+            | Event::Takes(socket)
+            | Event::Released(socket)
+            | Event::Down(socket)
+            | Event::Ended { socket, .. } => match self.sockets[socket].owner {
+                Owner::Shard(shard) => self.stopped_until.max(self.shards[shard].stalled_until),
+                Owner::Directory => self.stopped_until,
+            },
+            Event::Serve(_) | Event::Burst => self.stopped_until,
+            Event::Strike(number) if self.knobs.faults[number].0.is_call() => self.stopped_until,
+            _ => self.now,
+        }
+    }
+
+    /// What was missed happens now, to those who do not stand still any more.
+    fn awake(&mut self) {
+        for event in std::mem::take(&mut self.missed) {
+            self.schedule(self.now, event);
+        }
+    }
+
+    /// Until when something of the client stands still.
+    pub(super) fn asleep_until(&self) -> Time {
+        let stalled = self.shards.iter().map(|shard| shard.stalled_until);
+        stalled.fold(self.stopped_until, Time::max)
     }
 
     pub(super) fn mix(&mut self, what: u64) {
@@ -381,6 +483,9 @@ impl Run {
     // ---- the turn of shards and directory ---------------------------------------------------
 
     fn turn(&mut self) {
+        if self.stopped_until > self.now {
+            return;
+        }
         if self.pool.expire(self.now.0) > 0 {
             self.happened += 1;
         }
@@ -409,6 +514,9 @@ impl Run {
         }
         let now = self.now;
         let shard = &mut self.shards[number];
+        if shard.stalled_until > now {
+            return false;
+        }
         let due = shard.dispatcher.next_deadline() <= now;
         let wanted = shard.touched || due || !shard.places.ready.is_empty();
         if !wanted && !shard.dispatcher.is_contended() {
@@ -441,6 +549,10 @@ impl Run {
                 Verdict::Unknown(_) => 3 << 60,
             };
             let Ticket { lane, first, count } = settled.ticket;
+            if count == 0 {
+                self.primed += 1;
+                continue;
+            }
             tell!(
                 self,
                 "lane {lane}: records {first}..{} are {:?}",
@@ -469,6 +581,7 @@ impl Run {
 
     /// What must hold at every step and is not the dispatcher's alone.
     fn look(&mut self) {
+        self.look_at_flushes();
         let (in_use, budget) = (self.pool.in_use(), self.pool.budget());
         if in_use > budget {
             self.is_wrong(format!("{in_use} bytes are in use, {budget} are allowed"));
@@ -487,6 +600,7 @@ impl Run {
     fn act(&mut self, shard: usize, action: Action<TokenPiece>) {
         match action {
             Action::Connect { conn, address } => self.connect(Owner::Shard(shard), conn, address),
+            Action::Send { conn, frame } if self.priming => self.pretend(shard, conn, frame),
             Action::Send { conn, frame } => self.send_request(shard, conn, frame),
             Action::SendBytes { conn, frame } => self.send(Owner::Shard(shard), conn, frame),
             Action::Close { conn } => self.close_connection(Owner::Shard(shard), conn),
@@ -526,7 +640,11 @@ impl Run {
                 let shard = &mut self.shards[asker];
                 shard.touched = true;
                 match result {
-                    Ok(identity) => shard.dispatcher.identity(identity),
+                    // As far as any broker knows, it may have had them all.
+                    Ok(identity) => shard.dispatcher.identity(ProducerIdentity {
+                        epoch: identity.epoch.max(self.knobs.first_epoch),
+                        ..identity
+                    }),
                     Err(code) => shard.dispatcher.identity_refused(code),
                 }
             }
@@ -552,12 +670,19 @@ impl Run {
                 let shard = &mut self.shards[index];
                 let id = shard.places.add(global, name, partition);
                 shard.dispatcher.add_lane(id, name, PartitionId(partition));
+                if self.priming {
+                    let records = self.knobs.first_sequence;
+                    // Of many lanes in little memory the last begin at 0.
+                    let is_primed = shard.places.prime(self.now, id, records);
+                    self.primed += usize::from(!is_primed);
+                }
                 self.lanes.push(LaneAt { shard: index, id });
                 self.history.lanes.push(LaneHistory {
                     topic: u32::try_from(number).expect("few topics"),
                     partition,
                     fates: Vec::new(),
                     bound: Vec::new(),
+                    done: 0,
                 });
             }
         }
@@ -572,6 +697,7 @@ impl Run {
     fn heal(&mut self) {
         tell!(self, "everything heals");
         self.healed = true;
+        self.wake_up();
         self.deaf.clear();
         self.mute.clear();
         self.stopped.clear();
@@ -605,6 +731,16 @@ impl Run {
         self.wake_held();
     }
 
+    /// The client goes on.
+    fn wake_up(&mut self) {
+        self.stopped_until = self.now;
+        for shard in &mut self.shards {
+            shard.stalled_until = self.now;
+            shard.touched = true;
+        }
+        self.awake();
+    }
+
     /// All settles, then records are stored again, then all is at rest.
     fn converge(&mut self) -> Result<(), String> {
         let most = self.knobs.max_block + self.knobs.delivery_timeout + ms(1_000);
@@ -620,17 +756,43 @@ impl Run {
         self.run_until(self.now + ms(5_000), |_| false)?;
         self.is_at_rest()?;
         let before = self.happened;
-        self.run_until(self.now + ms(10_000), |_| false)?;
-        let restless = self.happened - before;
-        if restless > REST_MAX {
-            return Err(format!("{restless} things happened in ten seconds of rest"));
+        self.run_until(self.now + REST, |_| false)?;
+        let (restless, most) = (self.happened - before, self.rest_max());
+        if restless > most {
+            return Err(format!("{restless} things happened in {REST:?} of rest"));
+        }
+        if !self.knobs.producer_expiry.is_zero() {
+            // To be known by nobody again.
+            let forgotten = self.knobs.producer_expiry + ms(20_000);
+            self.run_until(self.now + forgotten, |_| false)?;
+            self.progress()?;
+            self.run_until(self.now + ms(5_000), |_| false)?;
+            self.is_at_rest()?;
         }
         Ok(())
     }
 
-    /// Check 10: a record of every lane is stored within [`RECOVERY`].
+    /// Most things that happen in [`REST`]: what each refresh of metadata and each probe of a connection
+    /// takes, in many small pieces at worst, and a few.
+    fn rest_max(&self) -> u64 {
+        let times = |every: Duration| match every.as_nanos() {
+            0 => 0,
+            every => u64::try_from(REST.as_nanos().div_ceil(every)).unwrap_or(0),
+        };
+        let open = self.sockets.iter().filter(|socket| socket.open).count() as u64;
+        let probes = times(self.knobs.idle_probe) * open * EVENTS_PER_PROBE;
+        60 + probes + times(self.knobs.metadata_max_age) * EVENTS_PER_REFRESH
+    }
+
+    /// Check 10: a record of every lane is stored within [`RECOVERY`], and what a broker asked for before
+    /// it healed.
     fn progress(&mut self) -> Result<(), String> {
-        let until = self.now + RECOVERY;
+        let faults = &self.knobs.faults;
+        let quiet = match faults.iter().any(|(kind, _)| *kind == Kind::Quiet) {
+            true => limits::THROTTLE_MAX,
+            false => Duration::ZERO,
+        };
+        let until = self.now + RECOVERY + quiet;
         let mut left: Vec<u32> = (0..u32::try_from(self.lanes.len()).expect("few")).collect();
         if left.is_empty() {
             self.run_until(until, |run| !run.lanes.is_empty())?;
@@ -688,12 +850,34 @@ impl Run {
         Ok(())
     }
 
+    /// The producer takes nothing more, and waits for what it has, at most so long; things go wrong
+    /// meanwhile.
+    fn wait_to_close(&mut self) -> Result<(), String> {
+        let within = self.knobs.close_within;
+        tell!(self, "the producer is being closed, within {within:?}");
+        let until = self.now + within;
+        self.closing = true;
+        self.pool.close();
+        self.flush();
+        let settled = |run: &Self| run.history.pending() == 0;
+        let in_time = self.run_until(until, settled)?;
+        // Whatever it had has its verdict by its deadline, unless nobody was there to give it.
+        let left = self.history.pending();
+        let last = self.knobs.delivery_timeout + ms(10);
+        if !in_time && within > last && self.asleep_until() + ms(10) < self.now {
+            return Err(format!(
+                "{left} records are not settled by a close that had {within:?}"
+            ));
+        }
+        Ok(())
+    }
+
     /// The producer is closed with whatever is under way.
     fn close(&mut self) -> Result<(), String> {
         tell!(self, "the producer is closed");
         self.healed = true;
         self.closed = true;
-        self.pool.close();
+        self.wake_up();
         for shard in &mut self.shards {
             shard.places.busy = 0;
             shard.dispatcher.abandon(self.now, &mut shard.places);
@@ -723,6 +907,7 @@ impl Run {
         let order = Order {
             once: self.knobs.idempotent,
             moved: self.moved() > 0,
+            renewed: self.knobs.first_epoch > 0,
         };
         self.lost = self.history.check(
             order,

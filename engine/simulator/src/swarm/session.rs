@@ -75,6 +75,8 @@ pub struct Sum {
     pub moved: u64,
     /// Acknowledged records that clusters lost afterwards, in one run of each seed.
     pub lost: u64,
+    /// Flushes that ended, in one run of each seed.
+    pub flushed: u64,
     /// Seeds with two thirds of their records acknowledged, or sent with `acks=0`.
     pub good: u64,
     /// Pretend time, of one run of each seed.
@@ -91,6 +93,7 @@ impl Sum {
         self.strikes += report.strikes;
         self.moved += report.moved;
         self.lost += report.lost;
+        self.flushed += report.flushed;
         self.time += report.time;
         let (sum, one) = (&mut self.counts, &report.counts);
         self.good += u64::from(3 * (one.acked + one.sent) >= 2 * one.records);

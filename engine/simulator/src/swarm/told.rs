@@ -1,5 +1,7 @@
 //! What a run's producer and its cluster are told, by the knobs.
 
+use std::time::Duration;
+
 use ringpost_broker::{ApiKey, BrokerConfig, Keep, Node, Replication};
 use ringpost_core::directory::DirectorySettings;
 use ringpost_core::retry::Backoff;
@@ -8,6 +10,9 @@ use ringpost_core::settings::Settings;
 use crate::setup::{address, ms};
 
 use super::knobs::Knobs;
+
+/// How often brokers look for producers to forget.
+const EXPIRY_CHECK: Duration = ms(5_000);
 
 pub(super) fn settings(knobs: &Knobs) -> Settings {
     let mut settings = Settings {
@@ -21,6 +26,10 @@ pub(super) fn settings(knobs: &Knobs) -> Settings {
         delivery_timeout: knobs.delivery_timeout,
         connections_per_broker: knobs.connections_per_broker,
         request_bytes_max: knobs.request_bytes_max,
+        reconnect: knobs.reconnect,
+        retry: knobs.retry,
+        idle_probe: knobs.idle_probe,
+        health: knobs.health.clone(),
         ..Settings::default()
     };
     settings.retry.attempts_max = knobs.attempts_max;
@@ -37,7 +46,7 @@ pub(super) fn directory(knobs: &Knobs, settings: &Settings) -> DirectorySettings
         request_timeout: settings.request_timeout,
         reconnect: settings.reconnect,
         refresh: Backoff::default(),
-        metadata_max_age: ms(300_000),
+        metadata_max_age: knobs.metadata_max_age,
         topic_timeout: ms(30_000),
         auto_create: false,
         idempotent: settings.idempotent,
@@ -46,6 +55,7 @@ pub(super) fn directory(knobs: &Knobs, settings: &Settings) -> DirectorySettings
 
 pub(super) fn cluster(knobs: &Knobs) -> BrokerConfig {
     let config = BrokerConfig::default();
+    let in_ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     BrokerConfig {
         nodes: (1..=knobs.nodes)
             .map(|id| Node {
@@ -60,6 +70,17 @@ pub(super) fn cluster(knobs: &Knobs) -> BrokerConfig {
             .versions
             .clone()
             .with(ApiKey::Produce, 0, knobs.produce_version),
+        message_bytes_max: match knobs.message_bytes_max {
+            0 => config.message_bytes_max,
+            most => most,
+        },
+        old_duplicate: knobs.old_duplicate,
+        unknown_producer: knobs.unknown_producer,
+        producer_expiry_ms: match knobs.producer_expiry {
+            Duration::ZERO => config.producer_expiry_ms,
+            expiry => in_ms(expiry),
+        },
+        producer_expiry_check_ms: in_ms(EXPIRY_CHECK),
         replication: Replication {
             factor: knobs.copies,
             min_insync: knobs.min_insync,
