@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
+use ringpost_core::retry::{Budget, Class, Rule};
 use ringpost_core::settings::Linger;
 use ringpost_simulator::swarm::run::Run;
 use ringpost_simulator::swarm::{Kind, Knobs};
@@ -51,6 +52,38 @@ fn knobs(input: &mut Unstructured<'_>) -> Result<Knobs> {
 /// Sets one knob. Only those that stand alone: which acknowledgements, copies and calls go together is
 /// the seed's affair.
 fn change(knobs: &mut Knobs, which: u8, to: usize) {
+    match which {
+        // What came later has numbers of its own, so that earlier inputs stay what they were.
+        240..=255 => change_policy(knobs, which, to),
+        _ => change_size(knobs, which, to),
+    }
+}
+
+fn change_policy(knobs: &mut Knobs, which: u8, to: usize) {
+    let ms = |of: &[u64]| Duration::from_millis(of[to % of.len()]);
+    match which {
+        240 => knobs.idle_probe = ms(&[0, 1_000, 30_000]),
+        241 => knobs.metadata_max_age = ms(&[2_000, 5_000, 300_000]),
+        242 => knobs.first_epoch = [0, i16::MAX - 1, i16::MAX - 3][to % 3],
+        243 => knobs.message_bytes_max = [0, 300, 1_500, 8_000][to % 4],
+        244 => knobs.reconnect.initial = ms(&[1, 20, 100]),
+        245 => knobs.silence = ms(&[0, 2_000]),
+        246 => knobs.close_within = ms(&[0, 50, 1_000, 30_000]),
+        247 => knobs.retry.budget = [None, Some(Budget::default())][to % 2],
+        248 => knobs.health.on = to.is_multiple_of(2),
+        249 => knobs.health.stall = ms(&[20, 200, 2_000]),
+        250 => knobs.health.consecutive_failures = [1, 3, 10][to % 3],
+        251 => knobs.health.eject_base = ms(&[10, 500, 3_000]),
+        252 => knobs.health.panic_percent = [0, 34, 100][to % 3],
+        _ => {
+            let class = Class::ALL[to % Class::ALL.len()];
+            let rule = (which == 253).then_some(Rule::GiveUp);
+            knobs.retry.rules[class as usize] = rule;
+        }
+    }
+}
+
+fn change_size(knobs: &mut Knobs, which: u8, to: usize) {
     let ms = |of: &[u64]| Duration::from_millis(of[to % of.len()]);
     let us = |of: &[u64]| Duration::from_micros(of[to % of.len()]);
     let of = |of: &[usize]| of[to % of.len()];
