@@ -599,7 +599,9 @@ impl Run {
         match self.chaos.below(3) {
             0 => self.chaos.up_to(usual / 4),
             1 => self.chaos.up_to(usual * 2),
-            _ => self.chaos.up_to(self.knobs.delivery_timeout.min(ms(6_000))),
+            _ => self
+                .chaos
+                .up_to((self.knobs.delivery_timeout * 2).min(ms(6_000))),
         }
     }
 }
