@@ -917,3 +917,5 @@ mod tests {
 
 #[cfg(all(test, shuttle))]
 mod interleavings;
+#[cfg(all(test, loom))]
+mod loom_models;

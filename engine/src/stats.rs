@@ -327,7 +327,7 @@ impl ShardCounters {
     }
 
     /// How often it was woken.
-    #[cfg(all(test, shuttle))]
+    #[cfg(all(test, any(loom, shuttle)))]
     pub(crate) fn wakes(&self) -> u64 {
         self.wakes.load(Ordering::Relaxed)
     }

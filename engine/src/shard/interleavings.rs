@@ -19,7 +19,7 @@
 //!
 //! They do not see a full batch that is not told of (the shard takes what is there when the first
 //! record is told of), nor a mark without its look at the summary, nor weak memory: the fences of
-//! ready set and gate have loom models.
+//! ready set and gate have loom models, and so has a lane with one appender (`loom_models`).
 
 use std::task::{Context, Poll, Wake};
 
