@@ -56,6 +56,13 @@ pub(super) fn directory(knobs: &Knobs, settings: &Settings) -> DirectorySettings
 pub(super) fn cluster(knobs: &Knobs) -> BrokerConfig {
     let config = BrokerConfig::default();
     let in_ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    // A broker forgets producers by what their batches are stamped with, so one whose clock is a month
+    // behind is forgotten with each look, and then nobody can tell its retries. Kafka looks every ten
+    // minutes: not within a run.
+    let (producer_expiry_ms, producer_expiry_check_ms) = match knobs.producer_expiry {
+        Duration::ZERO => (config.producer_expiry_ms, config.producer_expiry_check_ms),
+        expiry => (in_ms(expiry), in_ms(EXPIRY_CHECK)),
+    };
     BrokerConfig {
         nodes: (1..=knobs.nodes)
             .map(|id| Node {
@@ -76,11 +83,8 @@ pub(super) fn cluster(knobs: &Knobs) -> BrokerConfig {
         },
         old_duplicate: knobs.old_duplicate,
         unknown_producer: knobs.unknown_producer,
-        producer_expiry_ms: match knobs.producer_expiry {
-            Duration::ZERO => config.producer_expiry_ms,
-            expiry => in_ms(expiry),
-        },
-        producer_expiry_check_ms: in_ms(EXPIRY_CHECK),
+        producer_expiry_ms,
+        producer_expiry_check_ms,
         replication: Replication {
             factor: knobs.copies,
             min_insync: knobs.min_insync,
