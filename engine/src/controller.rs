@@ -182,8 +182,7 @@ impl Controller {
             }
         }
         self.producer.pool.expire(now.0);
-        let panics = self.producer.bulkhead.expire(now);
-        self.producer.count_panics(panics);
+        self.producer.bulkhead.expire(now);
         self.directory.step(now);
         while let Some(task) = self.directory.poll_task() {
             busy = true;

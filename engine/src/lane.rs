@@ -19,7 +19,7 @@ use ringpost_core::outcome::Verdict;
 use ringpost_core::time::Time;
 use ringpost_memory::{Charge, Piece, Pool, SEGMENT_BYTES_MIN, SegmentMut};
 
-use crate::bulkhead::{Bulkhead, OnLaneUnavailable};
+use crate::bulkhead::{Bulkhead, LaneKey, OnLaneUnavailable, Want};
 use crate::completions::{CompletionQueue, Tagged, Tags};
 use crate::dead_letter::{Letters, Origin};
 use crate::delivery::{BatchCompletion, Promise};
@@ -239,8 +239,8 @@ pub(crate) enum Refused {
     Queue,
     /// Its broker is avoided or dead, and as much waits for such brokers as may.
     Avoided {
-        /// Whether to wait until that is less.
-        wait: bool,
+        /// What to wait for, if that is to be waited for.
+        wait: Option<Want>,
     },
     /// It never fits.
     TooLarge {
@@ -250,6 +250,15 @@ pub(crate) enum Refused {
     },
     /// The lane is closed.
     Closed,
+}
+
+/// What whoever waited was given.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    /// Used if it is needed.
+    pub(crate) memory: Option<SegmentMut>,
+    /// So much may wait behind brokers that are avoided.
+    pub(crate) room: usize,
 }
 
 /// What a refused record leaves over. Let go without the lock: memory that comes free wakes who
@@ -315,21 +324,21 @@ impl Lane {
         }
     }
 
-    /// Appends a record and tells the shard if it has to know. `grant` is memory that the caller
-    /// waited for; it is used if it is needed.
+    /// Appends a record and tells the shard if it has to know. `granted` is what the caller waited
+    /// for.
     #[inline]
     pub(crate) fn append(
         &self,
         record: &Record<'_>,
         bound: Bound,
         watch: Watch,
-        grant: &mut Option<SegmentMut>,
+        granted: &mut Option<Granted>,
     ) -> Result<Appended, Refused> {
         let mut inner = self.lock();
         if let Some(appended) = self.append_at_once(&mut inner, record, bound, watch) {
             return Ok(appended);
         }
-        self.append_at_length(inner, record, bound, watch, grant)
+        self.append_at_length(inner, record, bound, watch, granted)
     }
 
     /// [`Lane::append`], when a copy is not all. Apart from it, or registers would be saved for this
@@ -342,12 +351,13 @@ impl Lane {
         record: &Record<'_>,
         bound: Bound,
         watch: Watch,
-        grant: &mut Option<SegmentMut>,
+        granted: &mut Option<Granted>,
     ) -> Result<Appended, Refused> {
         let mut leftovers = Leftovers::default();
+        let waited_for_memory = granted.as_ref().is_some_and(|g| g.memory.is_some());
         let value = match &record.value {
             Some(Value::Shared(value)) if value.len() >= SHARED_VALUE_BYTES_MIN => {
-                if grant.is_some() {
+                if waited_for_memory {
                     Source::Copied
                 } else {
                     Source::Shared(value)
@@ -360,7 +370,7 @@ impl Lane {
             record,
             value,
             (bound, watch),
-            grant,
+            granted,
             &mut leftovers,
         );
         drop(inner);
@@ -414,7 +424,7 @@ impl Lane {
         self.check_size(size.total)?;
         if let Fit::NeedsBuffer(at_least) = open.batch.room_for(size.total) {
             let buffer = self.settings.pool.try_take(at_least);
-            open.add_buffer(buffer.ok_or(Refused::Avoided { wait: false })?);
+            open.add_buffer(buffer.ok_or(Refused::Avoided { wait: None })?);
         }
         if matches!(watch, Watch::Tag(_)) {
             let tags = self.settings.completions.reserve(self.partition, base);
@@ -442,10 +452,19 @@ impl Lane {
         grant: &mut Option<SegmentMut>,
     ) -> Result<(), Refused> {
         let mut leftovers = Leftovers::default();
+        let memory = grant.take();
+        let mut granted = memory.is_some().then_some(Granted { memory, room: 0 });
         let mut inner = self.lock();
         let (value, watch) = (Source::Copied, (Bound::Pinned, Watch::Letter));
-        let (result, news) =
-            self.append_locked(&mut inner, record, value, watch, grant, &mut leftovers);
+        let (result, news) = self.append_locked(
+            &mut inner,
+            record,
+            value,
+            watch,
+            &mut granted,
+            &mut leftovers,
+        );
+        *grant = granted.and_then(|granted| granted.memory);
         if let (Ok(appended), Some(open)) = (&result, &mut inner.open) {
             let letters = open.ticket.letters.get_or_insert_default();
             letters.push(appended.index, origin);
@@ -588,7 +607,7 @@ impl Lane {
         record: &Record<'_>,
         source: Source<'_>,
         (bound, watch): (Bound, Watch),
-        grant: &mut Option<SegmentMut>,
+        granted: &mut Option<Granted>,
         leftovers: &mut Leftovers,
     ) -> (Result<Appended, Refused>, News) {
         if inner.ended || (inner.closed && !matches!(watch, Watch::Letter)) {
@@ -619,8 +638,10 @@ impl Lane {
                 cut = true;
                 continue;
             }
-            let ready = match self.may_hold_more(open, size.total, source, fit, watch) {
-                Ok(()) => self.make_room(open, source, size.total, fit, grant, leftovers),
+            let room = granted.as_ref().map_or(0, |granted| granted.room);
+            let needed = needed(open, size.total, source, fit);
+            let ready = match self.may_hold_more(needed, room, bound, watch) {
+                Ok(()) => self.make_room(open, source, size.total, fit, granted, leftovers),
                 Err(refused) => Err(refused),
             };
             let ready = ready.and_then(|shared| {
@@ -680,34 +701,33 @@ impl Lane {
     }
 
     /// Whether the bulkhead lets the lane have more memory, if the record needs any.
-    #[inline]
+    /// `room` was given to who waited for it.
     fn may_hold_more(
         &self,
-        open: &Open,
-        bytes: usize,
-        source: Source<'_>,
-        fit: Fit,
+        needed: usize,
+        room: usize,
+        bound: Bound,
         watch: Watch,
     ) -> Result<(), Refused> {
-        if !self.is_unavailable() || matches!(watch, Watch::Letter) {
+        if needed <= room || !self.is_unavailable() || matches!(watch, Watch::Letter) {
             return Ok(());
         }
-        let segment = |bytes: usize| bytes.next_power_of_two().max(SEGMENT_BYTES_MIN);
-        // As `make_room` takes it, at the most.
-        let needed = match (source, fit) {
-            (Source::Copied, Fit::NeedsBuffer(at_least)) => {
-                segment(open.batch.next_buffer_bytes(at_least))
-            }
-            (Source::Copied, _) => return Ok(()),
-            (Source::Shared(value), _) => value.len() + 2 * segment(bytes - value.len()),
-            (Source::Filled(value), _) => value.len() + 2 * segment(bytes - value.len()),
-        };
         let bulkhead = &self.settings.bulkhead;
-        if bulkhead.is_full_for(needed) {
-            let wait = bulkhead.policy == OnLaneUnavailable::Wait;
-            return Err(Refused::Avoided { wait });
+        if !bulkhead.is_full_for(needed) {
+            return Ok(());
         }
-        Ok(())
+        let waits = bulkhead.policy == OnLaneUnavailable::Wait;
+        let want = Want {
+            bytes: needed,
+            lane: (bound == Bound::Pinned).then(|| self.key()),
+        };
+        let wait = waits.then_some(want);
+        Err(Refused::Avoided { wait })
+    }
+
+    /// Which it is, of all lanes.
+    fn key(&self) -> LaneKey {
+        (self.shard.index, self.id)
     }
 
     /// Whether its records can only wait.
@@ -723,25 +743,31 @@ impl Lane {
         }
         self.held.fetch_add(bytes, Ordering::Relaxed);
         if self.is_unavailable() {
-            self.held_back.fetch_add(bytes, Ordering::Relaxed);
-            self.settings.bulkhead.add(bytes);
+            self.hold_back(bytes);
         }
     }
 
-    /// A batch has its verdict. Returns how many wakers of those who waited for room panicked.
-    pub(crate) fn holds_less(&self, bytes: usize) -> u64 {
+    /// The bulkhead counts so much of it. There first: what is noted here may be taken off there at
+    /// once.
+    fn hold_back(&self, bytes: usize) {
+        self.settings.bulkhead.add(bytes);
+        self.held_back.fetch_add(bytes, Ordering::Release);
+    }
+
+    /// A batch has its verdict.
+    pub(crate) fn holds_less(&self, bytes: usize) {
         let is_empty = self.held.fetch_sub(bytes, Ordering::Relaxed) == bytes;
         let bytes = if is_empty { usize::MAX } else { bytes };
-        self.release_held_back(bytes)
+        self.release_held_back(bytes);
     }
 
     /// Of what the bulkhead counts of it, at most so much is counted no more.
-    fn release_held_back(&self, bytes: usize) -> u64 {
+    fn release_held_back(&self, bytes: usize) {
         let less = |held_back: usize| Some(held_back - held_back.min(bytes));
-        let (order, on_failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let (order, on_failure) = (Ordering::AcqRel, Ordering::Acquire);
         let before = self.held_back.fetch_update(order, on_failure, less);
         let before = before.unwrap_or_else(|same| same);
-        self.settings.bulkhead.take_off(before.min(bytes))
+        self.settings.bulkhead.take_off(before.min(bytes));
     }
 
     /// Sees to it that the batch has room for a record. For a value taken by reference: gives the
@@ -753,7 +779,7 @@ impl Lane {
         source: Source<'_>,
         bytes: usize,
         fit: Fit,
-        grant: &mut Option<SegmentMut>,
+        granted: &mut Option<Granted>,
         leftovers: &mut Leftovers,
     ) -> Result<Option<(Piece, SegmentMut)>, Refused> {
         match source {
@@ -781,8 +807,10 @@ impl Lane {
             return Ok(None);
         };
         self.check_size(bytes)?;
-        if let Some(granted) = grant.take_if(|grant| grant.capacity() >= at_least) {
-            open.add_buffer(granted);
+        let suffices = |memory: &mut SegmentMut| memory.capacity() >= at_least;
+        let granted = granted.as_mut().map(|granted| &mut granted.memory);
+        if let Some(memory) = granted.and_then(|memory| memory.take_if(suffices)) {
+            open.add_buffer(memory);
             return Ok(None);
         }
         let pool = &self.settings.pool;
@@ -877,28 +905,29 @@ impl Lane {
         self.batch_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// The shard says how it stands. Returns how many wakers of those who waited for room panicked.
-    pub(crate) fn set_view(&self, view: View) -> u64 {
+    /// The shard says how it stands.
+    pub(crate) fn set_view(&self, view: View) {
         let was_unavailable = self.is_unavailable();
         self.view.store(view.to_bits(), Ordering::Relaxed);
         match (was_unavailable, self.is_unavailable()) {
-            (false, true) => {
-                let held = self.held.load(Ordering::Relaxed);
-                self.held_back.fetch_add(held, Ordering::Relaxed);
-                self.settings.bulkhead.add(held);
-                0
-            }
-            (true, false) => self.release_held_back(usize::MAX),
-            _ => 0,
+            (false, true) => self.hold_back(self.held.load(Ordering::Relaxed)),
+            (true, false) => self.release(),
+            _ => {}
         }
     }
 
     /// Its shard is gone: nobody serves it any more, and what the shard took with it holds nothing back.
-    /// Returns how it stood before, and how many wakers of those who waited for room panicked.
-    pub(crate) fn forsake(&self) -> (View, u64) {
+    /// Returns how it stood before.
+    pub(crate) fn forsake(&self) -> View {
         let before = self.view.swap(View::NOBODY.to_bits(), Ordering::Relaxed);
-        let panics = self.release_held_back(usize::MAX);
-        (View::from_bits(before), panics)
+        self.release();
+        View::from_bits(before)
+    }
+
+    /// Nothing of it is held back, and those who wait for it need not.
+    fn release(&self) {
+        self.release_held_back(usize::MAX);
+        self.settings.bulkhead.lane_is_released(self.key());
     }
 
     /// The shard found out where the lane's records go.
@@ -1067,6 +1096,19 @@ impl News {
     }
 }
 
+/// What memory a record needs beside what its batch has, at the most: as `make_room` takes it.
+fn needed(open: &Open, bytes: usize, source: Source<'_>, fit: Fit) -> usize {
+    let segment = |bytes: usize| bytes.next_power_of_two().max(SEGMENT_BYTES_MIN);
+    match (source, fit) {
+        (Source::Copied, Fit::NeedsBuffer(at_least)) => {
+            segment(open.batch.next_buffer_bytes(at_least))
+        }
+        (Source::Copied, _) => 0,
+        (Source::Shared(value), _) => value.len() + 2 * segment(bytes - value.len()),
+        (Source::Filled(value), _) => value.len() + 2 * segment(bytes - value.len()),
+    }
+}
+
 /// What is appended to a batch of a record.
 #[inline]
 fn fields_of<'r>(record: &'r Record<'r>, batch: &OpenBatch<SegmentMut>) -> Fields<'r> {
@@ -1141,3 +1183,6 @@ impl Inner {
         }
     }
 }
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests;

@@ -48,6 +48,7 @@ mod flush;
 mod hook;
 mod lane;
 mod outcome;
+mod panics;
 mod placement;
 mod producer;
 mod purge;

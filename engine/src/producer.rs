@@ -24,6 +24,7 @@ use crate::driver::{
 use crate::error::{FlushTimeout, StartError, TopicError, WarmUpError};
 use crate::flush::Flush;
 use crate::hook::Hook;
+use crate::panics::Panics;
 use crate::placement::{self, Place};
 use crate::purge::{Purge, Purging};
 use crate::resolver::Resolver;
@@ -266,9 +267,7 @@ impl Producer {
             memory_held_back: shared.bulkhead.held(),
             dead_letters: shared.reports.dead_letters(),
             undelivered_dropped: shared.reports.dropped(),
-            callback_panics: shared
-                .callback_panics
-                .load(std::sync::atomic::Ordering::Relaxed),
+            callback_panics: shared.callback_panics.counted(),
             shards: shared
                 .shards
                 .iter()
@@ -485,6 +484,7 @@ impl Builder {
             .enumerate()
             .map(|(index, waker)| Arc::new(ShardShared::new(index, waker)))
             .collect();
+        let callback_panics = Arc::<Panics>::default();
         Ok(Shared::new(
             shards,
             SharedParts {
@@ -506,7 +506,9 @@ impl Builder {
                 bulkhead: Arc::new(Bulkhead::new(
                     memory / 100 * usize::from(self.bulkhead_percent),
                     self.on_lane_unavailable,
+                    Arc::clone(&callback_panics),
                 )),
+                callback_panics,
             },
         ))
     }

@@ -504,13 +504,12 @@ impl<D: Driver> Shard<D> {
 
     /// Tells the lanes how they stand, and who asks what is thought of brokers.
     fn publish_views(&mut self, now: Time) {
-        let (mut troubled, mut panics) = (0, 0);
+        let mut troubled = 0;
         for lane in self.supply.lanes.iter().flatten() {
             let view = self.dispatcher.view_of(now, lane.id);
             troubled += u64::from(is_troubled(view));
-            panics += lane.set_view(view);
+            lane.set_view(view);
         }
-        self.producer.count_panics(panics);
         let before = mem::replace(&mut self.troubled, troubled);
         let avoidance = &self.producer.routing.avoidance;
         avoidance.count_troubled(before, troubled);
@@ -609,10 +608,10 @@ impl<D: Driver> Shard<D> {
         }
         let (ordinal, is_last) = (ticket.ordinal, ticket.is_last_part());
         let memory = ticket.memory;
-        let mut panics = ticket.settle(lane.partition, verdict);
+        let panics = ticket.settle(lane.partition, verdict);
         // A batch that was moved still counts where it was begun.
         if let Some(home) = self.supply.lane(settled.home) {
-            panics += home.holds_less(memory);
+            home.holds_less(memory);
             if is_last {
                 home.count_settled(ordinal);
             }

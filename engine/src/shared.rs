@@ -29,6 +29,7 @@ use crate::controller::{Inbox, Request};
 use crate::delivery::wake_all;
 use crate::flush::{Flush, Flushes};
 use crate::lane::{Appended, Lane, LaneSettings, Refused, Ticket, Watch};
+use crate::panics::Panics;
 use crate::purge::{Purge, Purging};
 use crate::ready::LANES_MAX;
 use crate::record::Record;
@@ -52,7 +53,7 @@ pub(crate) struct Shared {
     pub(crate) bulkhead: Arc<Bulkhead>,
     /// The dead-letter topic was asked for.
     letters_wanted: AtomicBool,
-    pub(crate) callback_panics: AtomicU64,
+    pub(crate) callback_panics: Arc<Panics>,
     lane_settings: Arc<LaneSettings>,
     topics: Arc<Mutex<Topics>>,
     closed: AtomicBool,
@@ -205,6 +206,7 @@ pub(crate) struct SharedParts {
     pub(crate) reports: ReportSettings,
     pub(crate) letter_pool: Option<Pool>,
     pub(crate) bulkhead: Arc<Bulkhead>,
+    pub(crate) callback_panics: Arc<Panics>,
 }
 
 impl Shared {
@@ -245,7 +247,7 @@ impl Shared {
             letter_pool: parts.letter_pool,
             bulkhead: parts.bulkhead,
             letters_wanted: AtomicBool::new(false),
-            callback_panics: AtomicU64::new(0),
+            callback_panics: parts.callback_panics,
             lane_settings,
             topics: Arc::new(Mutex::new(topics)),
             closed: AtomicBool::new(false),
@@ -450,7 +452,7 @@ impl Shared {
             lane.close();
         }
         self.pool.close();
-        self.count_panics(self.bulkhead.close());
+        self.bulkhead.close();
         if self.running.load(Ordering::SeqCst) == 0 {
             // There is no shard left to say it: see `shard_ended`.
             self.inbox.put(Request::Stop);
@@ -485,13 +487,7 @@ impl Shared {
 
     /// Code of the application panicked so many times and was caught.
     pub(crate) fn count_panics(&self, panics: u64) {
-        if panics > 0 {
-            tracing::error!(
-                panics,
-                "a callback or waker of the application panicked; the producer goes on"
-            );
-            self.callback_panics.fetch_add(panics, Ordering::Relaxed);
-        }
+        self.callback_panics.count(panics);
     }
 
     /// A record for a lane that takes no more of them because of its broker: with
@@ -522,8 +518,7 @@ impl Shared {
         for (cut, ticket) in lane.bury() {
             self.bury(lane, cut, ticket);
         }
-        let (before, panics) = lane.forsake();
-        self.count_panics(panics);
+        let before = lane.forsake();
         let avoidance = &self.routing.avoidance;
         avoidance.count_troubled(u64::from(is_troubled(before)), 1);
     }
@@ -535,8 +530,8 @@ impl Shared {
         let (batch, _) = seal(cut, &mut Plain, Vec::new());
         self.reports.undelivered(lane, &verdict, &mut ticket, batch);
         let memory = ticket.memory;
-        let panics = ticket.settle(lane.partition, verdict) + lane.holds_less(memory);
-        self.count_panics(panics);
+        self.count_panics(ticket.settle(lane.partition, verdict));
+        lane.holds_less(memory);
     }
 }
 

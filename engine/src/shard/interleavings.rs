@@ -15,25 +15,31 @@
 //! - `try_command` that rings before it sets the flag: both that close hang;
 //! - a lane that nobody is told of at its first record: `no_record_is_slept_through` hangs;
 //! - `lane_has_news` that rings before it marks: `closing_settles_what_was_taken` hangs;
-//! - an append that forgets that the lane is closed: both that close fail.
+//! - an append that forgets that the lane is closed: both that close fail;
+//! - a lane that notes what is held back before the bulkhead counts it:
+//!   `room_behind_a_dead_broker_is_counted_and_given_on` fails;
+//! - a lane that wakes nobody when it is well again: `who_waits_for_a_dead_broker_goes_on_with_it`
+//!   hangs.
 //!
-//! They do not see a full batch that is not told of (the shard takes what is there when the first
+//! They do not see a bulkhead that serves nobody when a wait is dropped (what is settled later does; its
+//! own tests see it), a full batch that is not told of (the shard takes what is there when the first
 //! record is told of), nor a mark without its look at the summary, nor weak memory: the fences of
 //! ready set and gate have loom models, and so has a lane with one appender (`loom_models`).
 
 use std::task::{Context, Poll, Wake};
 
+use ringpost_core::health::{Standing, View};
 use ringpost_core::outcome::{Failure, Verdict, Why};
 use shuttle::scheduler::RandomScheduler;
 use shuttle::{Config, Runner, thread};
 
 use super::*;
-use crate::bulkhead::{Bulkhead, OnLaneUnavailable};
+use crate::bulkhead::{Bulkhead, OnLaneUnavailable, Room};
 use crate::completions::CompletionQueue;
 use crate::delivery::{BatchCompletion, Delivery};
 use crate::driver::EpollDriver;
 use crate::flush::{Flush, Flushes};
-use crate::lane::{Bound, LaneSettings, Refused, Watch};
+use crate::lane::{Bound, Granted, LaneSettings, Refused, Watch};
 use crate::purge::Purging;
 use crate::record::Record;
 
@@ -58,7 +64,11 @@ impl Model {
             room_bytes: 1 << 14,
             pool: Pool::new(1 << 20, 1 << 14).expect("memory"),
             completions: Arc::clone(&completions),
-            bulkhead: Arc::new(Bulkhead::new(1 << 20, OnLaneUnavailable::Wait)),
+            bulkhead: Arc::new(Bulkhead::new(
+                1 << 20,
+                OnLaneUnavailable::Wait,
+                Arc::default(),
+            )),
         });
         let lanes = (0..LANES)
             .map(|id| {
@@ -405,4 +415,113 @@ fn closing_settles_what_was_taken() {
 #[test]
 fn purging_while_closing_settles_what_was_taken() {
     explore(1000, |waker| closing(waker, true));
+}
+
+/// What may wait behind dead brokers in the model: one segment more does not fit.
+const HELD_BACK_MAX: usize = 2 * 4096;
+
+/// Three send to a lane whose broker comes and goes, and in the end stands like `last`, and wait for
+/// room as [`Topic::send`] does; a fourth gives up instead. Meanwhile the shard settles what the lane
+/// has.
+///
+/// [`Topic::send`]: crate::topic::Topic::send
+fn holding_back(waker: &Waker, bytes_max: usize, last: Standing) {
+    const SENT: usize = 3;
+    let shard = Arc::new(ShardShared::for_lanes(0, waker.clone(), 1));
+    let policy = OnLaneUnavailable::Wait;
+    let bulkhead = Arc::new(Bulkhead::new(bytes_max, policy, Arc::default()));
+    let settings = Arc::new(LaneSettings {
+        batch_bytes: 1 << 13,
+        room_bytes: 1 << 14,
+        pool: Pool::new(1 << 20, 1 << 14).expect("memory"),
+        completions: Arc::new(CompletionQueue::new(1000)),
+        bulkhead: Arc::clone(&bulkhead),
+    });
+    let lane = Arc::new(Lane::new(LaneId(0), "t".into(), 0, shard, settings));
+    lane.set_view(View::new(Standing::Dead, 0, 1, 0));
+    let senders: Vec<_> = (0..4)
+        .map(|sender| {
+            let (lane, bulkhead) = (Arc::clone(&lane), Arc::clone(&bulkhead));
+            thread::spawn(move || {
+                // One to a segment.
+                let value = [b'v'; 3000];
+                let mut sent = 0;
+                while sent < SENT {
+                    let mut place = None;
+                    let mut granted = None;
+                    loop {
+                        // Each may be counted twice while the standing changes.
+                        assert!(bulkhead.held() <= 1 << 20, "less than nothing");
+                        let record = Record::value(&value);
+                        let want = match lane.append(
+                            &record,
+                            Bound::Pinned,
+                            Watch::Nobody,
+                            &mut granted,
+                        ) {
+                            Ok(_) => break,
+                            Err(Refused::Avoided { wait: Some(want) }) => want,
+                            Err(other) => panic!("{other:?}"),
+                        };
+                        match &mut place {
+                            Some(_) if sender == 3 => break,
+                            Some(room) if Room::stands(room) => run(&mut *room),
+                            Some(room) => room.stand_in_line(want),
+                            none => *none = Some(bulkhead.room(want, Time::NEVER)),
+                        }
+                        let room = place.as_ref().map_or(0, Room::given);
+                        granted = Some(Granted { memory: None, room });
+                    }
+                    sent += 1;
+                }
+            })
+        })
+        .collect();
+    let done = Arc::new(AtomicBool::new(false));
+    let shard = {
+        let (lane, done, bulkhead) = (Arc::clone(&lane), Arc::clone(&done), Arc::clone(&bulkhead));
+        thread::spawn(move || {
+            let mut standings = [Standing::Good, Standing::Dead].into_iter().cycle();
+            let mut turns = 0;
+            loop {
+                let all_sent = done.load(Ordering::SeqCst);
+                assert!(bulkhead.held() <= 1 << 20, "less than nothing");
+                if let Take::Batch { ticket, .. } = lane.take(all_sent, u64::MAX) {
+                    lane.holds_less(ticket.memory);
+                } else if all_sent {
+                    return;
+                }
+                turns += 1;
+                let standing = match turns {
+                    ..8 => standings.next().expect("without end"),
+                    _ => last,
+                };
+                lane.set_view(View::new(standing, 100, 1, 0));
+                thread::yield_now();
+            }
+        })
+    };
+    for sender in senders {
+        sender.join().expect("no panic");
+    }
+    done.store(true, Ordering::SeqCst);
+    shard.join().expect("no panic");
+    assert_eq!(bulkhead.held(), 0);
+    assert_eq!(bulkhead.next_deadline(), Time::NEVER);
+}
+
+/// What is held back is never less than nothing and nothing in the end, and whoever waits for room
+/// gets some, or learns that there is no need to wait.
+#[test]
+fn room_behind_a_dead_broker_is_counted_and_given_on() {
+    explore(1000, |waker| {
+        holding_back(waker, HELD_BACK_MAX, Standing::Dead);
+    });
+}
+
+/// Where nothing may be held back, whoever waits goes on when the lane is well, though no room ever comes
+/// free.
+#[test]
+fn who_waits_for_a_dead_broker_goes_on_with_it() {
+    explore(1000, |waker| holding_back(waker, 0, Standing::Good));
 }

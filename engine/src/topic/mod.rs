@@ -17,14 +17,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use ringpost_core::partition::Sticky;
-use ringpost_memory::{Piece, SegmentMut};
+use ringpost_memory::Piece;
 
 pub use self::extend::Extended;
 use self::offer::{NotTaken, delivery};
 use self::route::{OfThread, new_sticky};
 use crate::delivery::{Delivery, block_on};
 use crate::error::{SendError, TrySendError};
-use crate::lane::{Appended, Lane, SHARED_VALUE_BYTES_MIN, Watch};
+use crate::lane::{Appended, Granted, Lane, SHARED_VALUE_BYTES_MIN, Watch};
 use crate::purge::{Purge, Purging};
 use crate::record::{Record, Value};
 use crate::shared::{Shared, TopicState};
@@ -137,12 +137,12 @@ impl Topic {
         &self,
         record: &Record<'_>,
         watch: Watch,
-        grant: &mut Option<SegmentMut>,
+        granted: &mut Option<Granted>,
     ) -> Result<Appended, NotTaken> {
         let lanes = self.state.lanes.load();
         let choice = OfThread(self.state.number);
         self.offer_to(&lanes, record, watch, &choice, |lane, bound| {
-            lane.append(record, bound, watch, grant)
+            lane.append(record, bound, watch, granted)
         })
     }
 
@@ -164,7 +164,7 @@ impl LocalTopic {
         &self,
         record: &Record<'_>,
         watch: Watch,
-        grant: &mut Option<SegmentMut>,
+        granted: &mut Option<Granted>,
     ) -> Result<Appended, NotTaken> {
         let topic = &self.topic;
         let mut cache = self.lanes.borrow_mut();
@@ -178,7 +178,7 @@ impl LocalTopic {
             cache.load()
         };
         topic.offer_to(lanes, record, watch, &self.sticky, |lane, bound| {
-            lane.append(record, bound, watch, grant)
+            lane.append(record, bound, watch, granted)
         })
     }
 }
@@ -236,7 +236,7 @@ macro_rules! sends {
             pub async fn send(&self, record: Record<'_>) -> Result<Delivery, SendError> {
                 let topic = self.topic();
                 topic
-                    .wait_for_room(|grant| self.offer(&record, Watch::Future, grant))
+                    .wait_for_room(|granted| self.offer(&record, Watch::Future, granted))
                     .await
             }
 

@@ -76,9 +76,9 @@ impl NotTaken {
     pub(super) fn with(self, record: Record<'_>) -> TrySendError<'_> {
         match self {
             Self::Lane(
-                Refused::Memory { .. } | Refused::Queue | Refused::Avoided { wait: true },
+                Refused::Memory { .. } | Refused::Queue | Refused::Avoided { wait: Some(_) },
             ) => TrySendError::Full(record),
-            Self::Lane(Refused::Avoided { wait: false }) => TrySendError::Avoided(record),
+            Self::Lane(Refused::Avoided { wait: None }) => TrySendError::Avoided(record),
             Self::Lane(Refused::TooLarge {
                 bytes,
                 bytes_max,

@@ -161,6 +161,22 @@ fn g2_waiting_for_a_dead_broker_holds_up_nobody_else(driver: DriverChoice) {
     assert_eq!(cluster.producer.settled().acked, taken + 2 + sent);
 }
 
+/// Behind a dead broker that nothing may wait for, a sender goes on when it is back.
+fn g2_a_sender_for_a_dead_broker_goes_on_when_it_is_back(driver: DriverChoice) {
+    let cluster = with_a_dead_broker(driver, |b| b.bulkhead(0).max_block(PATIENCE));
+    let (taken, refused) = cluster.fill();
+    assert!(matches!(refused, TrySendError::Full(_)), "{refused}");
+    let waiting = {
+        let (topic, record) = (cluster.topic.clone(), cluster.for_the_dead());
+        thread::spawn(move || topic.send_blocking(record).map(block_on))
+    };
+    cluster.bring_back();
+    let outcome = in_time(move || waiting.join().expect("no panic"));
+    acked(outcome.expect("it need not wait any more"));
+    cluster.producer.flush_blocking(PATIENCE).expect("in time");
+    assert_eq!(cluster.producer.settled().acked, taken + 2);
+}
+
 /// A sender that waits for a dead broker gives up after `max_block`, or at once when the producer is
 /// closed.
 fn g2_c1_a_wait_for_a_dead_broker_ends(driver: DriverChoice) {
@@ -222,6 +238,7 @@ fn v1_records_for_a_dead_broker_become_dead_letters(driver: DriverChoice) {
 for_both_drivers!(
     v1_g1_one_dead_broker_does_not_stop_the_others,
     g2_waiting_for_a_dead_broker_holds_up_nobody_else,
+    g2_a_sender_for_a_dead_broker_goes_on_when_it_is_back,
     g2_c1_a_wait_for_a_dead_broker_ends,
     v1_records_for_a_dead_broker_become_dead_letters,
 );
