@@ -12,7 +12,7 @@
 use std::io;
 use std::ptr::{self, NonNull};
 
-use crate::buddy::Block;
+use crate::buddy::{Block, PAGE_SHIFT};
 
 /// One anonymous mapping.
 #[derive(Debug)]
@@ -76,6 +76,30 @@ impl Arena {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
     }
 
+    /// Gives the memory behind the first `pages` of `block` back to the system; they read as zeros
+    /// from then on.
+    ///
+    /// # Safety
+    /// The caller is the only one with access to `block` until this returns.
+    pub(crate) unsafe fn discard(&self, block: Block, pages: u32) {
+        let len = (pages as usize) << PAGE_SHIFT;
+        let offset = block.offset();
+        assert!(
+            len <= block.len() && offset + len <= self.len,
+            "pages outside of a block"
+        );
+        #[cfg(loom)]
+        for page in &self.pages[block.pages()] {
+            page.with_mut(|_| ());
+        }
+        // SAFETY: the range lies inside our own mapping (asserted) and nobody has access to it, as the
+        // caller promises. Where the system refuses, as for locked memory, nothing is lost but that.
+        unsafe {
+            let start = self.base.as_ptr().add(offset);
+            libc::madvise(start.cast(), len, libc::MADV_DONTNEED);
+        }
+    }
+
     /// The bytes of `block`, to write.
     ///
     /// # Safety
@@ -116,6 +140,14 @@ mod tests {
         // SAFETY: nobody else knows this arena.
         let bytes = unsafe { arena.bytes(Block::new(3, 2)) };
         assert_eq!(bytes, vec![0; 16384]);
+        let block = Block::new(4, 1);
+        // SAFETY: as above, and the slices end here.
+        unsafe {
+            arena.bytes_mut(block).fill(7);
+            arena.discard(block, 1);
+            assert_eq!(arena.bytes(block)[..4096], [0; 4096]);
+            assert_eq!(arena.bytes(block)[4096..], [7; 4096]);
+        }
         assert!(Arena::reserve(1 << 60).is_err());
     }
 }

@@ -14,7 +14,10 @@
 //! *Few pages are touched.* Every free block remembers how far into it memory was ever handed out
 //! (`warm` pages, counted from its start, rounded up to the last one). Requests are served from the
 //! smallest sufficient block with warm pages, the last freed first; only when there is none from
-//! memory nobody has touched. Splitting keeps the front, where the warm pages are.
+//! memory nobody has touched. Splitting keeps the front, where the warm pages are. But a block of the
+//! largest class is split only when no smaller one will do, warm or not: whole ones are what large
+//! requests need. How many pages may have memory behind them is counted, and free ones can be
+//! taken out, given back to the system by the owner, and put back cold.
 //!
 //! Invariants (checked by [`Buddy::invariants`]): the blocks of `tags` tile the arena up to
 //! `frontier` without gap or overlap; every free one is in exactly the list of its class and warmth;
@@ -107,6 +110,8 @@ pub(crate) struct Buddy {
     next: Vec<u32>,
     prev: Vec<u32>,
     warm: Vec<u32>,
+    /// Pages handed out, and warm ones.
+    touched: u32,
 }
 
 impl Buddy {
@@ -125,7 +130,13 @@ impl Buddy {
             next: vec![NONE; len],
             prev: vec![NONE; len],
             warm: vec![0; len],
+            touched: 0,
         }
+    }
+
+    /// How many pages may have memory behind them, at the most.
+    pub(crate) fn touched(&self) -> u32 {
+        self.touched
     }
 
     /// Checks everything the module's doc promises. Slow: for tests.
@@ -149,7 +160,7 @@ impl Buddy {
                 }
             }
         }
-        let mut page = 0;
+        let (mut page, mut touched) = (0, 0);
         while page < self.frontier {
             let tag = self.tags[page as usize];
             let class = tag & 0x3f;
@@ -159,6 +170,11 @@ impl Buddy {
                 0,
                 "page {page} is not aligned to its class"
             );
+            touched += if tag & FREE != 0 {
+                self.warm[page as usize]
+            } else {
+                1 << class
+            };
             if tag & FREE != 0 {
                 assert!(listed.remove(&page), "page {page} is free and in no list");
                 let buddy = page ^ (1 << class);
@@ -176,6 +192,7 @@ impl Buddy {
             page += 1 << class;
         }
         assert_eq!(page, self.frontier);
+        assert_eq!(touched, self.touched);
         assert!(self.frontier <= self.pages);
         assert!(listed.is_empty(), "listed beyond the frontier: {listed:?}");
         assert!(
@@ -207,16 +224,42 @@ impl Buddy {
             self.push(page + half, have, u32::saturating_sub(warm, half));
             warm = warm.min(half);
         }
+        self.touched += (1 << class) - warm;
         self.tags[page as usize] = USED | class;
         Some(Block::new(page, class))
     }
 
     /// Takes a block back and merges it with its buddies. It counts as warm in full.
     pub(crate) fn give_back(&mut self, block: Block) {
+        self.put_back(block, 1 << block.class());
+    }
+
+    /// A free block with warm pages, the largest there is, and how many those are. Nobody's until it is
+    /// put back cold.
+    pub(crate) fn take_warm(&mut self) -> Option<(Block, u32)> {
+        let classes = 0..=self.class_max;
+        let (class, link) = classes
+            .rev()
+            .map(|class| (class, self.warm_heads[usize::from(class)]))
+            .find(|(_, link)| *link != NONE)?;
+        let page = link - 1;
+        let warm = self.warm[page as usize];
+        self.unlink(page, class);
+        self.touched += (1 << class) - warm;
+        self.tags[page as usize] = USED | class;
+        Some((Block::new(page, class), warm))
+    }
+
+    /// Takes a block back that has no memory behind it any more.
+    pub(crate) fn put_back_cold(&mut self, block: Block) {
+        self.put_back(block, 0);
+    }
+
+    fn put_back(&mut self, block: Block, mut warm: u32) {
         let (mut page, mut class) = (block.page(), block.class());
         assert_eq!(self.tags[page as usize], USED | class, "given back twice");
         self.tags[page as usize] = 0;
-        let mut warm = 1 << class;
+        self.touched -= (1 << class) - warm;
         while class < self.class_max {
             let half = 1 << class;
             let buddy = page ^ half;
@@ -225,28 +268,34 @@ impl Buddy {
             }
             let buddy_warm = self.warm[buddy as usize];
             self.unlink(buddy, class);
-            if buddy < page {
-                page = buddy;
-                warm += half;
-            } else if buddy_warm > 0 {
-                warm = half + buddy_warm;
-            }
+            let (lower, upper) = if buddy < page {
+                (buddy_warm, warm)
+            } else {
+                (warm, buddy_warm)
+            };
+            page = page.min(buddy);
+            warm = if upper > 0 { half + upper } else { lower };
+            self.touched += warm - lower - upper;
             class += 1;
         }
         self.push(page, class, warm);
     }
 
-    /// Unlinks the smallest free block of at least `class`, warm before fresh, and says its page,
-    /// class and warm pages.
+    /// Unlinks the smallest free block of at least `class`, warm before fresh, whole ones last, and says
+    /// its page, class and warm pages.
     fn take_smallest(&mut self, class: u8) -> Option<(u32, u8, u32)> {
-        let classes = usize::from(class)..=usize::from(self.class_max);
-        let in_list = [&self.warm_heads, &self.fresh_heads]
-            .into_iter()
-            .find_map(|heads| {
-                classes
-                    .clone()
-                    .find_map(|have| Some((heads[have].checked_sub(1)?, have)))
-            });
+        let whole = usize::from(self.class_max);
+        let parts = || usize::from(class)..whole;
+        let (warm, fresh) = (&self.warm_heads, &self.fresh_heads);
+        let in_list = [
+            (warm, parts()),
+            (fresh, parts()),
+            (warm, whole..whole + 1),
+            (fresh, whole..whole + 1),
+        ];
+        let in_list = in_list.into_iter().find_map(|(heads, mut classes)| {
+            classes.find_map(|have| Some((heads[have].checked_sub(1)?, have)))
+        });
         if let Some((page, have)) = in_list {
             #[expect(clippy::cast_possible_truncation, reason = "below CLASSES")]
             let have = have as u8;
@@ -353,6 +402,33 @@ mod tests {
         assert_eq!(buddy.take(0).map(Block::page), Some(4));
         assert_eq!(buddy.frontier(), 16);
         buddy.invariants();
+    }
+
+    /// What is put back cold is merged, counts no more, and is not touched before what is warm.
+    #[test]
+    fn cold_memory_is_counted_no_more_and_touched_last() {
+        let mut buddy = Buddy::new(2, 3);
+        let first = buddy.take(1).expect("free"); // pages 0..2
+        let second = buddy.take(1).expect("free"); // pages 2..4
+        let third = buddy.take(0).expect("free"); // page 4
+        assert_eq!(buddy.touched(), 5);
+        buddy.give_back(second);
+        let (block, warm) = buddy.take_warm().expect("the second is free");
+        assert_eq!((block, warm), (second, 2));
+        assert_eq!(buddy.take_warm(), None);
+        buddy.put_back_cold(block);
+        buddy.invariants();
+        assert_eq!(buddy.touched(), 3);
+        buddy.give_back(first);
+        buddy.invariants();
+        assert_eq!(buddy.touched(), 3, "0..4 are merged, and 0..2 are warm");
+        assert_eq!(buddy.take(0).map(Block::page), Some(0));
+        assert_eq!(buddy.take(0).map(Block::page), Some(1));
+        buddy.give_back(third);
+        assert_eq!(buddy.take(0), Some(third), "warm before cold");
+        assert!(buddy.take(1).is_some());
+        buddy.invariants();
+        assert_eq!(buddy.touched(), 5);
     }
 
     #[test]

@@ -8,6 +8,12 @@
 //! out (granted ones included) and of the charges, and never above the budget; while somebody
 //! waits, `try_take` and `try_charge` answer `None`, and releases serve the queue from its front,
 //! strictly: a small request behind a large one waits too.
+//!
+//! What the budget allows should not be refused because what is free lies in pieces: then a large
+//! request would wait, and all behind it, though memory is free. So twice the budget's address space
+//! is reserved, and whole blocks are kept whole as long as parts will do. What has memory behind it
+//! stays within the budget: before more than that is touched, free pages are given back to the system,
+//! without the lock, while they are nobody's.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -86,10 +92,10 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Reserves address space for `budget_bytes`, in segments of up to `largest_segment_bytes`
+    /// Reserves address space for twice `budget_bytes`, in segments of up to `largest_segment_bytes`
     /// (rounded up to a power of two, from 4 KiB to 1 GiB). No memory is touched yet.
     ///
-    /// The bookkeeping costs about 0.1 % of the budget at once and 0.3 % more as it comes into
+    /// The bookkeeping costs about 0.2 % of the budget at once and 0.3 % more as it comes into
     /// use.
     ///
     /// # Errors
@@ -119,11 +125,19 @@ impl Pool {
                     "a memory budget of {budget_bytes} bytes: at most 511 GiB"
                 ))
             })?;
+        // See the module's doc. Where address space is scarce it has to do without.
+        let reserve = |blocks: u32| {
+            let arena = Arena::reserve(((blocks << class_max) as usize) << PAGE_SHIFT)?;
+            Ok::<_, io::Error>((blocks, arena))
+        };
+        let spare = if class_max > 0 { blocks } else { 0 };
+        let most = PAGES_MAX >> class_max;
+        let (blocks, arena) = reserve((blocks + spare).min(most)).or_else(|_| reserve(blocks))?;
         let buddy = Buddy::new(blocks, class_max);
         let pages = blocks << class_max;
         Ok(Self {
             shared: Arc::new(Shared {
-                arena: Arena::reserve((pages as usize) << PAGE_SHIFT)?,
+                arena,
                 holders: (0..pages).map(|_| AtomicU32::new(0)).collect(),
                 budget: budget_bytes,
                 class_max,
@@ -324,6 +338,9 @@ impl Shared {
         }
         let grant = state.grant(want, self.budget)?;
         self.publish(&state);
+        if state.buddy.touched() > self.pages_max() {
+            self.serve(state);
+        }
         Some(grant)
     }
 
@@ -343,6 +360,9 @@ impl Shared {
         };
         let answer = now.ok_or_else(|| state.waiters.push(want, deadline_ns));
         self.publish(&state);
+        if state.buddy.touched() > self.pages_max() {
+            self.serve(state);
+        }
         Ok(answer)
     }
 
@@ -376,8 +396,9 @@ impl Shared {
         self.serve(state);
     }
 
-    /// Serves the queue from its front until it is empty or its first must go on waiting. Each
-    /// waker is called with the lock open; whoever queues meanwhile stands behind.
+    /// Serves the queue from its front until it is empty or its first must go on waiting, and sees to
+    /// it that no more is touched than the budget. Each waker is called, and memory given back to
+    /// the system, with the lock open; whoever queues meanwhile stands behind.
     fn serve<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         loop {
             let granted = state
@@ -388,7 +409,18 @@ impl Shared {
                 Some(grant) => state.waiters.settle_first(Ok(grant)),
                 None => {
                     self.publish(&state);
-                    return;
+                    if state.buddy.touched() <= self.pages_max() {
+                        return;
+                    }
+                    let Some((block, pages)) = state.buddy.take_warm() else {
+                        return;
+                    };
+                    drop(state);
+                    // SAFETY: it was free, and is nobody's until it is put back.
+                    unsafe { self.arena.discard(block, pages) };
+                    state = self.lock();
+                    state.buddy.put_back_cold(block);
+                    continue;
                 }
             };
             self.publish(&state);
@@ -398,6 +430,11 @@ impl Shared {
                 state = self.lock();
             }
         }
+    }
+
+    /// So many pages may have memory behind them.
+    fn pages_max(&self) -> u32 {
+        u32::try_from(self.budget.div_ceil(SEGMENT_BYTES_MIN)).unwrap_or(u32::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -526,6 +563,34 @@ mod tests {
         let all: Vec<_> = std::iter::from_fn(|| pool.try_take(1 << 18)).collect();
         assert_eq!(all.len(), 4);
         pool.invariants();
+    }
+
+    /// With a page in use of each of the largest blocks, what is free is still enough for large
+    /// ones, and nobody waits behind them; and no more of it has memory behind it than the budget.
+    #[test]
+    fn g2_memory_in_pieces_stops_nobody() {
+        let pool = Pool::new(65_536, 16_384).expect("a pool");
+        let touched = || pool.shared.lock().buddy.touched();
+        let mut pages: Vec<_> = (0..16).filter_map(|_| pool.try_take(4096)).collect();
+        assert_eq!((pages.len(), touched()), (16, 16));
+        let mut place = 0;
+        pages.retain(|_| {
+            place += 1;
+            place % 4 == 0
+        });
+        let large: Vec<_> = (0..3).filter_map(|_| pool.try_take(16_384)).collect();
+        assert_eq!((large.len(), pool.in_use()), (3, 65_536));
+        assert!(touched() <= 16);
+        pool.invariants();
+        let mut waits = Box::pin(pool.take(4096, u64::MAX));
+        drop(large);
+        let mut cx = std::task::Context::from_waker(Waker::noop());
+        let page = std::future::Future::poll(waits.as_mut(), &mut cx);
+        assert!(page.is_ready());
+        pool.invariants();
+        drop((page, pages));
+        pool.invariants();
+        assert!(touched() <= 16);
     }
 
     #[test]
