@@ -4,8 +4,9 @@
 //! lookup; in embedded mode it is driven by the application's thread together with the shard. The
 //! directory of the core decides; the controller carries out.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,47 +34,79 @@ pub(crate) enum Request {
     /// Somebody waits for memory, with a deadline.
     Look,
     /// A name was looked up.
-    Resolved {
-        host: Arc<str>,
-        port: u16,
-        result: Result<Vec<SocketAddr>, String>,
-    },
+    Resolved(Resolved),
     /// End.
     Stop,
 }
 
-/// The way to the controller. Bounded: refreshes are one, and so are looks.
+/// What became of looking a name up.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) host: Arc<str>,
+    pub(crate) port: u16,
+    pub(crate) result: Result<Vec<SocketAddr>, String>,
+}
+
+/// The way to the controller. What is asked again before it was taken is asked once, so it is no longer
+/// than there are topics and shards, also when nobody takes from it for long.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    queue: Mutex<VecDeque<Request>>,
+    requests: Mutex<Requests>,
     waker: Waker,
+}
+
+/// What was asked.
+#[derive(Debug, Default)]
+struct Requests {
+    wanted: BTreeSet<Arc<str>>,
+    refresh: bool,
+    identify: BTreeSet<usize>,
+    look: bool,
+    /// One for each that the directory asked for.
+    resolved: Vec<Resolved>,
+    stop: bool,
+}
+
+impl Requests {
+    fn is_empty(&self) -> bool {
+        let flags = self.refresh || self.look || self.stop;
+        !flags && self.wanted.is_empty() && self.identify.is_empty() && self.resolved.is_empty()
+    }
 }
 
 impl Inbox {
     pub(crate) fn new(waker: Waker) -> Self {
         Self {
-            queue: Mutex::default(),
+            requests: Mutex::default(),
             waker,
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Request>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn put(&self, request: Request) {
-        let mut queue = self.queue();
-        match request {
-            Request::Refresh if queue.iter().any(|r| matches!(r, Request::Refresh)) => return,
-            Request::Look if queue.iter().any(|r| matches!(r, Request::Look)) => return,
-            request => queue.push_back(request),
+        let mut requests = self.requests();
+        let is_new = match request {
+            Request::Want(topic) => requests.wanted.insert(topic),
+            Request::Refresh => !mem::replace(&mut requests.refresh, true),
+            Request::Identify(shard) => requests.identify.insert(shard),
+            Request::Look => !mem::replace(&mut requests.look, true),
+            Request::Resolved(resolved) => {
+                requests.resolved.push(resolved);
+                true
+            }
+            Request::Stop => !mem::replace(&mut requests.stop, true),
+        };
+        drop(requests);
+        if is_new {
+            self.waker.wake();
         }
-        drop(queue);
-        self.waker.wake();
     }
 
-    fn take(&self) -> Option<Request> {
-        self.queue().pop_front()
+    fn take_all(&self) -> Requests {
+        mem::take(&mut self.requests())
     }
 }
 
@@ -158,31 +191,36 @@ impl Controller {
         memory.min(room)
     }
 
-    /// Takes requests, lets the directory decide, and does what it wants. Whether there was any of
-    /// that.
+    /// Takes the requests there are, lets the directory decide, and does what it wants. Whether there was
+    /// any of that. What is asked meanwhile is for the next step: who asks again and again must not keep
+    /// others' time from ending.
     pub(crate) fn step(
         &mut self,
         now: Time,
         driver: &mut impl Driver,
         socket: &SocketOptions,
     ) -> bool {
-        let mut busy = false;
-        while let Some(request) = self.producer.inbox.take() {
-            busy = true;
-            match request {
-                Request::Want(topic) => self.directory.want(now, &topic),
-                Request::Refresh => self.directory.refresh(),
-                Request::Identify(shard) => self.directory.identify(shard),
-                Request::Look => self.producer.make_room(),
-                Request::Resolved { host, port, result } => {
-                    let result = result.as_deref().map_err(String::as_str);
-                    self.directory.resolved(now, &host, port, result);
-                }
-                Request::Stop => self.stopped = true,
-            }
+        let requests = self.producer.inbox.take_all();
+        let mut busy = !requests.is_empty();
+        for topic in requests.wanted {
+            self.directory.want(now, &topic);
         }
+        if requests.refresh {
+            self.directory.refresh();
+        }
+        for shard in requests.identify {
+            self.directory.identify(shard);
+        }
+        for Resolved { host, port, result } in requests.resolved {
+            let result = result.as_deref().map_err(String::as_str);
+            self.directory.resolved(now, &host, port, result);
+        }
+        self.stopped |= requests.stop;
         self.producer.pool.expire(now.0);
         self.producer.bulkhead.expire(now);
+        if requests.look {
+            self.producer.make_room();
+        }
         self.directory.step(now);
         while let Some(task) = self.directory.poll_task() {
             busy = true;
@@ -254,5 +292,85 @@ impl Events for DirectoryEvents<'_> {
     fn closed(&mut self, conn: ConnId, error: Option<io::Error>) {
         let reason = error.map(|error| error.to_string());
         self.0.closed(clock::now(), conn, reason.as_deref());
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use ringpost_core::id::TopicId;
+    use ringpost_core::metadata::{Cluster, Partition, Topic};
+
+    use super::*;
+    use crate::driver::EpollDriver;
+    use crate::producer::Producer;
+
+    fn controller() -> (EpollDriver, Arc<Shared>, Controller) {
+        let builder = Producer::builder().bootstrap("127.0.0.1:1");
+        let driver = EpollDriver::new().expect("epoll");
+        let (inbox, wakers) = (Inbox::new(driver.waker()), vec![driver.waker()]);
+        let shared = builder.shared(inbox, wakers).expect("memory");
+        let (settings, own) = (builder.directory_settings(), Arc::clone(&shared));
+        let controller = Controller::new(settings, 1, own, Names::Refused);
+        (driver, shared, controller)
+    }
+
+    /// A step ends, and with it waits whose time is over, while another thread asks without end.
+    #[test]
+    fn g2_who_asks_again_and_again_keeps_no_wait_from_ending() {
+        const ASKED_MAX: u32 = 50_000_000;
+        let (mut driver, shared, mut controller) = controller();
+        // What is done for who waits for memory takes its time with so many lanes.
+        let topic = Topic {
+            name: "t".into(),
+            id: TopicId([0; 16]),
+            partitions: (0..5000)
+                .map(|_| Partition {
+                    leader: None,
+                    leader_epoch: 0,
+                })
+                .collect(),
+        };
+        shared.publish(Arc::new(Cluster {
+            topics: [(Arc::clone(&topic.name), Arc::new(topic))].into(),
+            ..Cluster::default()
+        }));
+        let pool = &shared.pool;
+        let _all = pool.try_charge(pool.budget()).expect("it is free");
+        let _waits = pool.take(1, u64::MAX);
+        let socket = Producer::builder().socket_options();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let asker = scope.spawn(|| {
+                let asks = (0..ASKED_MAX).take_while(|_| !stop.load(Ordering::Relaxed));
+                asks.map(|_| shared.inbox.put(Request::Look)).count()
+            });
+            while !shared.inbox.requests().look {
+                thread::yield_now();
+            }
+            for _ in 0..10 {
+                controller.step(clock::now(), &mut driver, &socket);
+            }
+            stop.store(true, Ordering::Relaxed);
+            let asked = asker.join().expect("no panic");
+            assert!(asked < ASKED_MAX as usize, "a step lasted as long as that");
+        });
+    }
+
+    /// Of a topic that is asked for a thousand times before anybody takes it, one request is there.
+    #[test]
+    fn what_is_asked_again_is_asked_once() {
+        let (_driver, shared, _controller) = controller();
+        for n in 0..1000 {
+            shared.inbox.put(Request::Want(["a", "b"][n % 2].into()));
+            shared.inbox.put(Request::Identify(0));
+            shared.inbox.put(Request::Refresh);
+        }
+        let requests = shared.inbox.take_all();
+        assert_eq!((requests.wanted.len(), requests.identify.len()), (2, 1));
+        assert!(requests.refresh && !requests.look && !requests.stop);
+        assert!(shared.inbox.take_all().wanted.is_empty());
     }
 }

@@ -9,7 +9,7 @@ use std::net::ToSocketAddrs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crate::controller::Request;
+use crate::controller::{Request, Resolved};
 use crate::shared::Shared;
 
 /// Lookups at a time: one that hangs, and a few that do not wait for it.
@@ -76,6 +76,8 @@ fn work(queue: &Mutex<Queue>, producer: &Shared) {
             .to_socket_addrs()
             .map(Iterator::collect)
             .map_err(|error| error.to_string());
-        producer.inbox.put(Request::Resolved { host, port, result });
+        producer
+            .inbox
+            .put(Request::Resolved(Resolved { host, port, result }));
     }
 }
