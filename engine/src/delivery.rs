@@ -8,7 +8,6 @@
 use std::future::Future;
 use std::mem;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,6 +20,7 @@ use ringpost_core::time::Time;
 
 use crate::driver::clock;
 use crate::outcome::{Failure, Outcome, Why};
+use crate::panics::goes_well;
 
 /// The outcome of a record, when it comes. A future on any executor; or [`Delivery::wait`] blocks
 /// the thread. Dropping it means not to care.
@@ -103,7 +103,7 @@ impl Waiting {
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) -> u64 {
     let mut panics = 0;
     for waker in wakers {
-        panics += u64::from(catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err());
+        panics += u64::from(!goes_well(|| waker.wake()));
     }
     panics
 }

@@ -11,7 +11,6 @@
 //! letters could free.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -23,6 +22,7 @@ use ringpost_memory::{Pool, SegmentMut, Take};
 
 use crate::dead_letter::{DeadLetterError, Origin};
 use crate::lane::{Lane, Refused};
+use crate::panics::goes_well;
 use crate::record::{Header, Record, Value};
 use crate::reports::{Candidate, FailedLetters, Reports};
 use crate::shared::{Shared, TopicFuture, TopicState};
@@ -140,7 +140,7 @@ impl Hook {
     fn report(&self, batch: &Undelivered) {
         let Some(call) = &self.call else { return };
         // The application's code: its panic is its own, the producer goes on.
-        if catch_unwind(AssertUnwindSafe(|| call(batch))).is_err() {
+        if !goes_well(|| call(batch)) {
             self.producer.count_panics(1);
         }
     }

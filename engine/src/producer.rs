@@ -267,7 +267,9 @@ impl Producer {
             memory_held_back: shared.bulkhead.held(),
             dead_letters: shared.reports.dead_letters(),
             undelivered_dropped: shared.reports.dropped(),
-            callback_panics: shared.callback_panics.counted(),
+            callback_panics: shared.callback_panics.counted()
+                + shared.pool.caught_panics()
+                + shared.letter_pool.as_ref().map_or(0, Pool::caught_panics),
             shards: shared
                 .shards
                 .iter()

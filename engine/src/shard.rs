@@ -1,8 +1,9 @@
 //! The loop of a shard: take commands, take what is ready, decide, do, wait.
 //!
 //! A shard owns its lanes' batches once they are cut, its connections, its producer id and its
-//! driver. The dispatcher of the core decides; the shard carries out. User code never runs here:
-//! futures are woken, tags are queued, reports go to the hook's thread.
+//! driver. The dispatcher of the core decides; the shard carries out. No user code runs here but
+//! wakers and the destructors of shared values, and their panics are caught: futures are woken, tags are
+//! queued, reports go to the hook's thread.
 
 use std::io;
 use std::mem;

@@ -34,8 +34,8 @@ pub struct Stats {
     pub dead_letters: DeadLetterStats,
     /// Batches whose loss could not be reported to `on_undelivered`, because its queue was full.
     pub undelivered_dropped: u64,
-    /// Panics of the application's code that were caught and logged: of `on_undelivered`, and of
-    /// wakers.
+    /// Panics of the application's code that were caught: of `on_undelivered`, of wakers, and of
+    /// destructors of values that were [shared](crate::Value::Shared).
     pub callback_panics: u64,
     /// Shard by shard.
     pub shards: Vec<ShardStats>,

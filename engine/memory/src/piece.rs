@@ -29,13 +29,11 @@ enum Held {
 
 impl Piece {
     /// Bytes of the application's own. The charge is given back when the last holder of the piece
-    /// and of its slices is gone; then the bytes are dropped too. Allocates once.
+    /// and of its slices is gone; then the bytes are dropped too, wherever that is, and a panic of their
+    /// owner's destructor is caught and [counted](crate::Pool::caught_panics). Allocates once.
     #[must_use]
     pub fn shared(bytes: Bytes, charge: Charge) -> Self {
-        Self(Held::Shared(Bytes::from_owner(Charged {
-            bytes,
-            _charge: charge,
-        })))
+        Self(Held::Shared(Bytes::from_owner(Charged { bytes, charge })))
     }
 
     /// Bytes that no budget counts: for what is small and bounded elsewhere, like the few requests
@@ -168,7 +166,13 @@ impl fmt::Debug for Piece {
 /// The owner behind the bytes of [`Piece::shared`]. The bytes go first, then the charge.
 struct Charged {
     bytes: Bytes,
-    _charge: Charge,
+    charge: Charge,
+}
+
+impl Drop for Charged {
+    fn drop(&mut self) {
+        self.charge.drop_bytes(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl AsRef<[u8]> for Charged {
@@ -221,6 +225,36 @@ mod tests {
         assert_eq!(pool.in_use(), 0);
         assert_eq!(Piece::uncharged(Bytes::from_static(b"x")).bytes(), b"x");
         pool.invariants();
+    }
+
+    /// Bytes whose owner panics when it is dropped, with something that panics as well: the charge is
+    /// given back, and the thread goes on.
+    #[test]
+    fn an_owner_that_panics_takes_nothing_along() {
+        struct Bomb;
+        impl AsRef<[u8]> for Bomb {
+            fn as_ref(&self) -> &[u8] {
+                b"bytes"
+            }
+        }
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                std::panic::panic_any(Fuse);
+            }
+        }
+        struct Fuse;
+        impl Drop for Fuse {
+            fn drop(&mut self) {
+                panic!("the payload too");
+            }
+        }
+        let pool = Pool::new(65536, 4096).expect("a pool");
+        let piece = |charge| Piece::shared(Bytes::from_owner(Bomb), charge);
+        let pieces: Vec<_> = (0..2)
+            .map(|_| piece(pool.try_charge(5).expect("free")))
+            .collect();
+        drop(pieces);
+        assert_eq!((pool.in_use(), pool.caught_panics()), (0, 2));
     }
 
     #[test]

@@ -18,7 +18,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 
 use ringpost_core::canary::{Canary, planted};
@@ -83,6 +83,7 @@ pub(crate) struct Shared {
     in_use: AtomicUsize,
     high_water: AtomicUsize,
     waiting: AtomicUsize,
+    caught_panics: AtomicU64,
 }
 
 /// A bounded pool of memory. Cloning gives another handle to the same pool.
@@ -150,6 +151,7 @@ impl Pool {
                 in_use: AtomicUsize::new(0),
                 high_water: AtomicUsize::new(0),
                 waiting: AtomicUsize::new(0),
+                caught_panics: AtomicU64::new(0),
             }),
         })
     }
@@ -223,7 +225,8 @@ impl Pool {
             return 0;
         }
         self.shared.serve(state);
-        wakers.into_iter().for_each(wake);
+        let shared = &self.shared;
+        wakers.into_iter().for_each(|waker| shared.wake(waker));
         expired
     }
 
@@ -248,7 +251,8 @@ impl Pool {
         }
         self.shared.publish(&state);
         drop(state);
-        wakers.into_iter().for_each(wake);
+        let shared = &self.shared;
+        wakers.into_iter().for_each(|waker| shared.wake(waker));
     }
 
     /// The bound, in bytes.
@@ -282,6 +286,14 @@ impl Pool {
         self.shared.waiting.load(Relaxed)
     }
 
+    /// Wakers of those who wait, and destructors of [shared bytes](crate::Piece::shared), that
+    /// panicked. They are other people's code, and run wherever memory is released: their panics
+    /// end there.
+    #[must_use]
+    pub fn caught_panics(&self) -> u64 {
+        self.shared.caught_panics.load(Relaxed)
+    }
+
     /// Checks the promises of the module's doc; slow. Returns slots of waiters: existing, in use.
     #[cfg(all(any(test, feature = "model"), not(loom)))]
     pub(crate) fn invariants(&self) -> (usize, usize) {
@@ -289,13 +301,24 @@ impl Pool {
     }
 }
 
-/// Wakes a waiter. Its waker is somebody else's code, and runs wherever memory is released, in
-/// destructors too: a panic in it is its owner's, and ends here.
-fn wake(waker: Waker) {
-    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-}
-
 impl Shared {
+    /// Wakes a waiter.
+    fn wake(&self, waker: Waker) {
+        self.catch(|| waker.wake());
+    }
+
+    /// Runs somebody else's code. It may run in destructors too: a panic in it is its owner's, and
+    /// ends here.
+    pub(crate) fn catch(&self, call: impl FnOnce()) {
+        let Err(payload) = catch_unwind(AssertUnwindSafe(call)) else {
+            return;
+        };
+        self.caught_panics.fetch_add(1, Relaxed);
+        // What it panicked with is its own as well, and may panic when it is dropped.
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        dropped.unwrap_or_else(std::mem::forget);
+    }
+
     /// See [`Pool::invariants`].
     #[cfg(all(any(test, feature = "model"), not(loom)))]
     fn invariants(&self) -> (usize, usize) {
@@ -426,7 +449,7 @@ impl Shared {
             self.publish(&state);
             if let Some(waker) = waker.filter(|_| !planted(Canary::WakeLost)) {
                 drop(state);
-                wake(waker);
+                self.wake(waker);
                 state = self.lock();
             }
         }
@@ -488,6 +511,11 @@ pub struct Charge {
 impl Charge {
     pub(crate) fn new(shared: Arc<Shared>, bytes: usize) -> Self {
         Self { shared, bytes }
+    }
+
+    /// Drops the bytes it pays for, which may have an owner whose code that runs.
+    pub(crate) fn drop_bytes(&self, bytes: bytes::Bytes) {
+        self.shared.catch(|| drop(bytes));
     }
 
     /// How many bytes it pays for.

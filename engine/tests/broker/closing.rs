@@ -417,6 +417,52 @@ fn a_waker_that_panics_takes_nobody_along(driver: DriverChoice) {
     assert!(producer.close(PATIENCE).in_time);
 }
 
+/// A value whose owner panics when it is let go of, which may be on our threads.
+struct Bomb(Vec<u8>);
+
+impl AsRef<[u8]> for Bomb {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("on purpose");
+    }
+}
+
+/// Values of one request whose owners panic when they are let go of: all are acknowledged, their memory
+/// comes free, and the shard goes on.
+fn a_value_whose_owner_panics_takes_nobody_along(driver: DriverChoice) {
+    let server = broker();
+    let producer = builder(&server, driver)
+        .shards(ringpost::Shards::Count(1))
+        .linger(Duration::from_secs(50))
+        .build()
+        .expect("a producer");
+    let topic = topic_of(&producer);
+    let sent: Vec<_> = (0..2)
+        .map(|_| {
+            let value = bytes::Bytes::from_owner(Bomb(vec![b'v'; 20_000]));
+            let record = Record::shared(value).partition(0);
+            topic.try_send(record).expect("room")
+        })
+        .collect();
+    producer.flush_blocking(PATIENCE).expect("in time");
+    for delivery in sent {
+        ack(delivery);
+    }
+    until("both are let go of", || {
+        producer.stats().callback_panics == 2
+    });
+    ack(topic.try_send(Record::value(b"x")).expect("room"));
+    let closed = producer.close(PATIENCE);
+    assert!(closed.in_time);
+    assert_eq!((closed.records_acked, closed.records_unknown), (3, 0));
+    assert_eq!(producer.stats().memory_in_use, 0);
+}
+
 /// A waker that calls something once.
 struct Calls(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
@@ -689,6 +735,7 @@ for_both_drivers!(
     a_callback_may_use_the_producer,
     close_waits_for_the_callback,
     a_waker_that_panics_takes_nobody_along,
+    a_value_whose_owner_panics_takes_nobody_along,
     c1_flush_waits_for_what_was_before_it,
     c1_flush_is_not_starved_by_endless_sends,
     closing_follows_a_leader,
