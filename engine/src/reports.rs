@@ -31,7 +31,8 @@ pub(crate) struct ReportSettings {
     pub(crate) expired: bool,
     /// Records of unknown fate become dead letters too.
     pub(crate) unknown: bool,
-    /// What may be held by batches that wait to become dead letters.
+    /// What may be held by batches that wait to become dead letters, and as much by those that wait to
+    /// be reported.
     pub(crate) held_bytes_max: usize,
 }
 
@@ -73,11 +74,14 @@ pub(crate) struct Reports {
 
 #[derive(Debug)]
 struct Queue {
-    failed_letters: VecDeque<FailedLetters>,
-    reports: VecDeque<Undelivered>,
+    /// Each with the memory it holds.
+    failed_letters: VecDeque<(FailedLetters, usize)>,
+    reports: VecDeque<(Undelivered, usize)>,
     candidates: VecDeque<Candidate>,
     /// Memory of the candidates.
     held_bytes: usize,
+    /// Memory of the reports and of the failed letters.
+    reported_bytes: usize,
     /// Origins so far.
     begun: u64,
     /// Those with unsettled letters.
@@ -114,7 +118,8 @@ enum Course {
 }
 
 impl Reports {
-    /// Batches that may wait to be reported. Their memory is the producer's own until then.
+    /// Batches that may wait to be reported. Their memory is the producer's own until then, and whoever is
+    /// told of them may wait for some: so there is a bound for that, too.
     const WAITING_MAX: usize = 256;
 
     pub(crate) fn new(settings: ReportSettings, reporters: usize) -> Self {
@@ -125,6 +130,7 @@ impl Reports {
                 reports: VecDeque::new(),
                 candidates: VecDeque::new(),
                 held_bytes: 0,
+                reported_bytes: 0,
                 begun: 0,
                 unsettled: BTreeSet::new(),
                 changed: false,
@@ -167,17 +173,22 @@ impl Reports {
                 .fetch_add(letters.count(), Ordering::Relaxed);
             if self.settings.hook {
                 let batch = Undelivered::new(lane, verdict.clone(), batch);
-                self.put_failed_letters(FailedLetters {
-                    letters: *letters,
+                let letters = *letters;
+                let failed = FailedLetters {
+                    letters,
                     unwatched,
                     batch,
-                });
+                };
+                self.put_failed_letters(failed, ticket.memory);
             }
             return;
         }
         match self.course(lane, verdict, unwatched) {
             Course::Nothing => {}
-            Course::Report => self.put(Undelivered::new(lane, verdict.clone(), batch)),
+            Course::Report => {
+                let batch = Undelivered::new(lane, verdict.clone(), batch);
+                self.put(batch, ticket.memory);
+            }
             Course::DeadLetter => self.put_candidate(lane, verdict, ticket.memory, batch),
         }
     }
@@ -219,15 +230,22 @@ impl Reports {
     }
 
     /// Reports a batch. Never waits.
-    fn put(&self, batch: Undelivered) {
+    fn put(&self, batch: Undelivered, memory: usize) {
         let mut queue = self.queue();
-        if queue.reports.len() >= Self::WAITING_MAX || queue.reporters == 0 {
+        if queue.reports.len() >= Self::WAITING_MAX || !self.may_hold(&queue, memory) {
             drop(queue);
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        queue.reports.push_back(batch);
+        queue.reported_bytes += memory;
+        queue.reports.push_back((batch, memory));
         self.tell(queue);
+    }
+
+    /// Whether a batch may wait to be reported. One may, whatever its size.
+    fn may_hold(&self, queue: &Queue, memory: usize) -> bool {
+        let held = queue.reported_bytes;
+        queue.reporters > 0 && (held == 0 || held + memory <= self.settings.held_bytes_max)
     }
 
     fn put_candidate(
@@ -264,16 +282,17 @@ impl Reports {
         self.tell(queue);
     }
 
-    fn put_failed_letters(&self, letters: FailedLetters) {
-        // Bounded by the memory they are in.
+    fn put_failed_letters(&self, letters: FailedLetters, memory: usize) {
         let mut queue = self.queue();
-        if queue.reporters > 0 {
-            queue.failed_letters.push_back(letters);
+        if self.may_hold(&queue, memory) {
+            queue.reported_bytes += memory;
+            queue.failed_letters.push_back((letters, memory));
             self.tell(queue);
             return;
         }
         // Their origins look in here when they are dropped.
         drop(queue);
+        self.dropped.fetch_add(1, Ordering::Relaxed);
         drop(letters);
     }
 
@@ -306,11 +325,17 @@ impl Reports {
     }
 
     pub(crate) fn take_failed_letters(&self) -> Option<FailedLetters> {
-        self.queue().failed_letters.pop_front()
+        let mut queue = self.queue();
+        let (letters, memory) = queue.failed_letters.pop_front()?;
+        queue.reported_bytes -= memory;
+        Some(letters)
     }
 
     pub(crate) fn take_report(&self) -> Option<Undelivered> {
-        self.queue().reports.pop_front()
+        let mut queue = self.queue();
+        let (batch, memory) = queue.reports.pop_front()?;
+        queue.reported_bytes -= memory;
+        Some(batch)
     }
 
     pub(crate) fn take_candidate(&self) -> Option<Candidate> {

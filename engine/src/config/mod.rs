@@ -426,8 +426,8 @@ impl Builder {
     /// Called for batches with records that nobody waits for (`post`, dropped deliveries) and that
     /// were not, or perhaps not, written. On a thread of its own, so that it may send them elsewhere
     /// and wait for that; in embedded mode on the thread that turns, where it must not wait. Batches
-    /// that find 256 others waiting for it are not reported but counted
-    /// ([`Stats::undelivered_dropped`](crate::Stats::undelivered_dropped)). A panic in it is caught
+    /// that find 256 others waiting for it, or a quarter of `memory` held by those, are not reported but
+    /// counted ([`Stats::undelivered_dropped`](crate::Stats::undelivered_dropped)). A panic in it is caught
     /// and counted.
     pub fn on_undelivered(mut self, hook: impl Fn(&Undelivered) + Send + 'static) -> Self {
         self.on_undelivered = Some(Box::new(hook));

@@ -2,13 +2,14 @@
 
 use std::io::Read;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use ringpost::{Builder, DriverChoice, Outcome, Producer, Record, SendError, Topic, TrySendError};
-use ringpost_broker::{ApiKey, RequestFault, Server};
+use ringpost_broker::{ApiKey, RequestFault, Server, ServerConfig};
 
 use crate::support::*;
 
@@ -398,10 +399,58 @@ fn g3_a_silent_broker_that_goes_on_leaves_all_memory_free(driver: DriverChoice) 
     }
 }
 
+/// All memory was in records for a broker that died, and they expire: a callback that is told of the
+/// first and sends to another broker gets memory, though nobody but its own thread takes the reports.
+fn g2_a_callback_gets_memory_while_reports_wait(driver: DriverChoice) {
+    let mut config = ServerConfig::storing();
+    config.nodes = 2;
+    let server = Server::start(config).expect("free ports");
+    server.with(|broker| broker.create_topic("t", 2).expect("a new topic"));
+    // Not the one that the controller asks.
+    let led_by = |node: i32| {
+        let leads = |p: &i32| server.with(|broker| broker.leader("t", *p)) == Some(node);
+        (0..2).find(leads).expect("each leads one")
+    };
+    let (alive, dead) = (led_by(1), led_by(2));
+    let own: Arc<Mutex<Option<Topic>>> = Arc::default();
+    let (report, reported) = channel();
+    let producer = builder(&server, driver)
+        .memory(MEMORY)
+        .bulkhead(100)
+        .set("batch_bytes", "16KiB")
+        .expect("a setting")
+        .set("delivery_timeout", "500ms")
+        .expect("a setting")
+        .max_block(PATIENCE)
+        .on_undelivered({
+            let own = Arc::clone(&own);
+            move |_| {
+                let topic = own.lock().expect("no panic").take();
+                if let Some(topic) = topic {
+                    let record = Record::value(&VALUE).partition(alive);
+                    let sent = topic.send_blocking(record).map(drop);
+                    report.send(sent).expect("the test waits");
+                }
+            }
+        })
+        .build()
+        .expect("a producer");
+    let topic = producer.topic_blocking("t").expect("it is there");
+    producer.warm_up_blocking(&["t"]).expect("in time");
+    *own.lock().expect("no panic") = Some(topic.clone());
+    server.stop_node(2);
+    let small = [b'v'; 1000];
+    while topic.post(Record::value(&small).partition(dead)).is_ok() {}
+    assert_eq!(receive(&reported), Ok(()));
+    producer.flush_blocking(PATIENCE).expect("in time");
+    assert_eq!(producer.settled().acked, 1);
+}
+
 for_both_drivers!(
     g1_full_is_an_answer_at_once,
     g1_g2_a_sender_waits_until_memory_comes_free,
     g1_max_block_ends_the_wait,
+    g2_a_callback_gets_memory_while_reports_wait,
     g2_a_cancelled_waiter_passes_its_turn_on,
     g2_c1_closing_ends_the_wait,
     g2_waiting_for_memory_does_not_wait_for_linger,
