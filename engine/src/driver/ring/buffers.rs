@@ -67,8 +67,8 @@ impl ReceiveBuffers {
             tail: 0,
         };
         // SAFETY: the mapping is page-aligned, has room for `count` entries at its start, and is
-        // unmapped by `drop` only, which the driver runs after the last receive has completed; the
-        // kernel has pinned the pages besides.
+        // unmapped by `drop` only, which the driver runs after the last receive has completed, or
+        // prevents by `leak`. (The kernel pins the pages of the entries, not those of the buffers.)
         unsafe {
             queue.ring().submitter().register_buf_ring_with_flags(
                 u64::try_from(memory.addr().get()).unwrap_or(u64::MAX),
@@ -115,6 +115,12 @@ impl ReceiveBuffers {
         tail.store(self.tail, Ordering::Release);
     }
 
+    /// Gives the buffers up without unmapping them: for a kernel that will not say whether it still
+    /// writes there.
+    pub(super) fn leak(&mut self) {
+        self.mapped_bytes = 0;
+    }
+
     fn buffer(&self, id: u16) -> NonNull<u8> {
         // SAFETY: the callers have checked `id`; the buffer starts inside the mapping.
         unsafe {
@@ -126,6 +132,9 @@ impl ReceiveBuffers {
 
 impl Drop for ReceiveBuffers {
     fn drop(&mut self) {
+        if self.mapped_bytes == 0 {
+            return;
+        }
         // SAFETY: `new` mapped exactly this; nobody holds a slice of it, as `bytes` borrows `self`.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), self.mapped_bytes) };
     }

@@ -510,8 +510,9 @@ impl Drop for RingDriver {
         self.take_completions(&mut Unheard);
         while !self.connections.is_empty() {
             if self.queue.enter(Sleep::Forever).is_err() {
-                // The kernel cannot be asked any more. Memory it may read must not be reused.
+                // The kernel cannot be asked any more. Memory it may read or write must not be reused.
                 self.connections.leak();
+                self.buffers.leak();
                 return;
             }
             self.take_completions(&mut Unheard);
