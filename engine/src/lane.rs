@@ -201,8 +201,8 @@ enum Source<'a> {
     Copied,
     /// It is taken by reference, and counted against the memory.
     Shared(&'a bytes::Bytes),
-    /// It is taken by reference, and lies in the memory already.
-    Filled(&'a Piece),
+    /// It is taken by reference, and lies in the memory already, in a segment of this size.
+    Filled(&'a Piece, usize),
 }
 
 /// A record that was taken.
@@ -379,17 +379,18 @@ impl Lane {
         result
     }
 
-    /// Appends a record whose value lies in memory of the pool already; `record` has the same value.
+    /// Appends a record whose value lies in memory of the pool already, in a segment of this capacity;
+    /// `record` has the same value.
     pub(crate) fn append_filled(
         &self,
         record: &Record<'_>,
-        value: &Piece,
+        (value, capacity): (&Piece, usize),
         bound: Bound,
         watch: Watch,
     ) -> Result<Appended, Refused> {
         let mut leftovers = Leftovers::default();
         let mut inner = self.lock();
-        let value = Source::Filled(value);
+        let value = Source::Filled(value, capacity);
         let (result, news) = self.append_locked(
             &mut inner,
             record,
@@ -671,7 +672,11 @@ impl Lane {
             let index = match shared {
                 None => open.batch.append(&fields, &size),
                 Some((value, spare)) => {
-                    open.taken += value.len() + spare.capacity();
+                    let value_memory = match source {
+                        Source::Filled(_, capacity) => capacity,
+                        _ => value.len(),
+                    };
+                    open.taken += value_memory + spare.capacity();
                     open.batch.append_shared(&fields, &size, value, spare)
                 }
             };
@@ -797,7 +802,7 @@ impl Lane {
                     }
                 };
             }
-            Source::Filled(piece) => {
+            Source::Filled(piece, _) => {
                 self.check_size(bytes)?;
                 let spare = self.room_around(open, piece.len(), bytes, leftovers)?;
                 return Ok(Some((piece.clone(), spare)));
@@ -1105,7 +1110,7 @@ fn needed(open: &Open, bytes: usize, source: Source<'_>, fit: Fit) -> usize {
         }
         (Source::Copied, _) => 0,
         (Source::Shared(value), _) => value.len() + 2 * segment(bytes - value.len()),
-        (Source::Filled(value), _) => value.len() + 2 * segment(bytes - value.len()),
+        (Source::Filled(value, capacity), _) => capacity + 2 * segment(bytes - value.len()),
     }
 }
 

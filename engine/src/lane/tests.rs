@@ -113,3 +113,25 @@ fn g2_who_waits_comes_first() {
     lane.set_view(good());
     assert_eq!(shared.bulkhead.held(), 0);
 }
+
+/// Values that were filled in place count for the bulkhead with all that their segments hold.
+#[test]
+fn g1_values_filled_in_place_are_held_back_with_their_segments() {
+    const MEMORY: usize = 8 << 20;
+    let builder = Producer::builder().bootstrap("127.0.0.1:1").memory(MEMORY);
+    let (_driver, shared, topic, lane) = producer(&builder);
+    lane.set_view(dead());
+    // Just more than half of a segment.
+    let append = || {
+        let record = Record::value(b"").partition(0);
+        let appended = topic.append_with(record, 33 << 10, |value| value.fill(1));
+        appended.ok()
+    };
+    let taken = std::iter::from_fn(append).count();
+    assert!(taken > 0);
+    assert!(
+        shared.pool.in_use() <= MEMORY / 100 * 25,
+        "{taken} were taken"
+    );
+    assert_eq!(shared.pool.in_use(), shared.bulkhead.held());
+}

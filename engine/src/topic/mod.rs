@@ -112,6 +112,7 @@ impl Topic {
         };
         fill(&mut segment.spare_mut()[..len]);
         segment.commit(len);
+        let capacity = segment.capacity();
         let value = Piece::from(segment.freeze());
         let filled = Record {
             value: Some(Value::Copied(value.bytes())),
@@ -121,7 +122,7 @@ impl Topic {
         let (choice, watch) = (OfThread(self.state.number), Watch::Future);
         let offered = self.offer_to(&lanes, &filled, watch, &choice, |lane, bound| {
             if len >= SHARED_VALUE_BYTES_MIN {
-                lane.append_filled(&filled, &value, bound, watch)
+                lane.append_filled(&filled, (&value, capacity), bound, watch)
             } else {
                 lane.append(&filled, bound, watch, &mut None)
             }
