@@ -680,6 +680,8 @@ impl Lane {
                     open.batch.append_shared(&fields, &size, value, spare)
                 }
             };
+            // At once: what the batch has and what is counted must not be told apart by a panic.
+            inner.bytes += size.total;
             if index == 0 {
                 inner.begun += 1;
                 open.ticket.ordinal = inner.begun;
@@ -688,7 +690,6 @@ impl Lane {
             open.free &= bound == Bound::Free;
             self.holds_more(open.taken - open.ticket.memory);
             open.ticket.memory = open.taken;
-            inner.bytes += size.total;
             let news = match (cut, was_empty) {
                 (true, _) => News::Full,
                 (false, true) => News::First,
@@ -1022,7 +1023,13 @@ impl Lane {
         self.settled.load(Ordering::Acquire)
     }
 
-    /// The lane's shard is gone: what waits here was not written, nothing more will be.
+    /// All that [`Lane::bury`] gave, and all that was with the shard, has its verdict.
+    pub(crate) fn buried(&self) {
+        self.settled.store(u64::MAX, Ordering::Release);
+    }
+
+    /// The lane's shard is gone: what waits here was not written, nothing more will be. Once that has its
+    /// verdict, the lane is [`Lane::buried`].
     pub(crate) fn bury(&self) -> Vec<(CutBatch<SegmentMut>, Ticket)> {
         let mut inner = self.lock();
         inner.closed = true;
@@ -1031,7 +1038,6 @@ impl Lane {
         inner.bytes = 0;
         let cut = std::mem::take(&mut inner.cut);
         drop(inner);
-        self.settled.store(u64::MAX, Ordering::Release);
         cut.into_iter().map(|cut| (cut.batch, cut.ticket)).collect()
     }
 

@@ -518,6 +518,8 @@ impl Shared {
         for (cut, ticket) in lane.bury() {
             self.bury(lane, cut, ticket);
         }
+        // Not before: a flush that looks in between must find them unsettled.
+        lane.buried();
         let before = lane.forsake();
         let avoidance = &self.routing.avoidance;
         avoidance.count_troubled(u64::from(is_troubled(before)), 1);

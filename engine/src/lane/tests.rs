@@ -11,6 +11,7 @@ use crate::config::Builder;
 use crate::controller::Inbox;
 use crate::driver::{Driver, EpollDriver};
 use crate::error::SendError;
+use crate::flush::Flush;
 use crate::producer::Producer;
 use crate::shared::Shared;
 use crate::topic::Topic;
@@ -134,4 +135,30 @@ fn g1_values_filled_in_place_are_held_back_with_their_segments() {
         "{taken} were taken"
     );
     assert_eq!(shared.pool.in_use(), shared.bulkhead.held());
+}
+
+/// Whoever learns that a record was lost with its shard, and looks at a flush, finds it not over before
+/// all have their outcome.
+#[test]
+fn a_flush_is_not_over_before_what_is_buried_has_its_outcome() {
+    struct Looks(std::sync::Mutex<(Flush, usize)>);
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            let mut looks = self.0.lock().expect("no panic");
+            looks.1 = looks.0.pending();
+        }
+    }
+    let builder = Producer::builder().bootstrap("127.0.0.1:1");
+    let (_driver, shared, topic, _lane) = producer(&builder);
+    let mut delivery = topic
+        .try_send(Record::value(&VALUE).partition(0))
+        .expect("room");
+    let looks = Arc::new(Looks(std::sync::Mutex::new((shared.flush(), 0))));
+    let waker = Waker::from(Arc::clone(&looks));
+    let polled = pin!(&mut delivery).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    shared.shard_is_gone(0);
+    assert!(delivery.outcome().is_some());
+    let mut looks = looks.0.lock().expect("no panic");
+    assert_eq!((looks.1, looks.0.pending()), (1, 0));
 }
