@@ -214,6 +214,9 @@ impl Hook {
                 };
                 let Some(opened) = Opened::read(&batch) else {
                     self.producer.reports.letters_not_made(batch.records.into());
+                    // Its letters will never be: that settles them.
+                    drop((origin, batch));
+                    self.producer.notify_flushes();
                     return true;
                 };
                 // Its memory is free from here on.
