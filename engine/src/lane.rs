@@ -259,6 +259,15 @@ pub(crate) struct Granted {
     pub(crate) memory: Option<SegmentMut>,
     /// So much may wait behind brokers that are avoided.
     pub(crate) room: usize,
+    /// The memory was set aside for dead letters, and is not counted with the rest.
+    pub(crate) set_aside: bool,
+}
+
+impl Granted {
+    fn suffices(&self, at_least: usize) -> bool {
+        let memory = self.memory.as_ref();
+        memory.is_some_and(|memory| memory.capacity() >= at_least)
+    }
 }
 
 /// What a refused record leaves over. Let go without the lock: memory that comes free wakes who
@@ -445,7 +454,8 @@ impl Lane {
     }
 
     /// Appends a dead letter, also when the lane is closed to the application. A shared value is
-    /// copied.
+    /// copied. `grant` is memory set aside for letters; where as much waits as may behind brokers that are
+    /// avoided, a letter gets no other.
     pub(crate) fn append_letter(
         &self,
         record: &Record<'_>,
@@ -454,7 +464,11 @@ impl Lane {
     ) -> Result<(), Refused> {
         let mut leftovers = Leftovers::default();
         let memory = grant.take();
-        let mut granted = memory.is_some().then_some(Granted { memory, room: 0 });
+        let mut granted = memory.is_some().then_some(Granted {
+            memory,
+            room: 0,
+            set_aside: true,
+        });
         let mut inner = self.lock();
         let (value, watch) = (Source::Copied, (Bound::Pinned, Watch::Letter));
         let (result, news) = self.append_locked(
@@ -639,9 +653,8 @@ impl Lane {
                 cut = true;
                 continue;
             }
-            let room = granted.as_ref().map_or(0, |granted| granted.room);
             let needed = needed(open, size.total, source, fit);
-            let ready = match self.may_hold_more(needed, room, bound, watch) {
+            let ready = match self.may_hold_more(needed, fit, granted.as_ref(), (bound, watch)) {
                 Ok(()) => self.make_room(open, source, size.total, fit, granted, leftovers),
                 Err(refused) => Err(refused),
             };
@@ -707,20 +720,26 @@ impl Lane {
     }
 
     /// Whether the bulkhead lets the lane have more memory, if the record needs any.
-    /// `room` was given to who waited for it.
     fn may_hold_more(
         &self,
         needed: usize,
-        room: usize,
-        bound: Bound,
-        watch: Watch,
+        fit: Fit,
+        granted: Option<&Granted>,
+        (bound, watch): (Bound, Watch),
     ) -> Result<(), Refused> {
-        if needed <= room || !self.is_unavailable() || matches!(watch, Watch::Letter) {
+        let room = granted.map_or(0, |granted| granted.room);
+        if needed <= room || !self.is_unavailable() {
             return Ok(());
         }
         let bulkhead = &self.settings.bulkhead;
         if !bulkhead.is_full_for(needed) {
             return Ok(());
+        }
+        if let (Watch::Letter, Fit::NeedsBuffer(bytes)) = (watch, fit) {
+            return match granted {
+                Some(granted) if granted.suffices(bytes) => Ok(()),
+                _ => Err(Refused::Memory { bytes }),
+            };
         }
         let waits = bulkhead.policy == OnLaneUnavailable::Wait;
         let want = Want {
@@ -813,10 +832,17 @@ impl Lane {
             return Ok(None);
         };
         self.check_size(bytes)?;
-        let suffices = |memory: &mut SegmentMut| memory.capacity() >= at_least;
-        let granted = granted.as_mut().map(|granted| &mut granted.memory);
-        if let Some(memory) = granted.and_then(|memory| memory.take_if(suffices)) {
-            open.add_buffer(memory);
+        let granted = granted
+            .as_mut()
+            .filter(|granted| granted.suffices(at_least));
+        if let Some(granted) = granted
+            && let Some(memory) = granted.memory.take()
+        {
+            if granted.set_aside {
+                open.batch.add_buffer(memory);
+            } else {
+                open.add_buffer(memory);
+            }
             return Ok(None);
         }
         let pool = &self.settings.pool;

@@ -470,7 +470,11 @@ fn holding_back(waker: &Waker, bytes_max: usize, last: Standing) {
                             none => *none = Some(bulkhead.room(want, Time::NEVER)),
                         }
                         let room = place.as_ref().map_or(0, Room::given);
-                        granted = Some(Granted { memory: None, room });
+                        granted = Some(Granted {
+                            memory: None,
+                            room,
+                            set_aside: false,
+                        });
                     }
                     sent += 1;
                 }

@@ -82,5 +82,9 @@ impl Topic {
 /// What was waited for so far.
 fn given(place: Option<&Room>, memory: Option<SegmentMut>) -> Option<Granted> {
     let room = place.map_or(0, Room::given);
-    (room > 0 || memory.is_some()).then_some(Granted { memory, room })
+    (room > 0 || memory.is_some()).then_some(Granted {
+        memory,
+        room,
+        set_aside: false,
+    })
 }

@@ -5,10 +5,11 @@ use std::thread;
 use std::time::Duration;
 
 use ringpost::{
-    Builder, DeadLetter, Delivery, DriverChoice, Header, OnLaneUnavailable, Outcome, Producer,
-    Record, SendError, Topic, TrySendError, Why,
+    Builder, DeadLetter, Delivery, DriverChoice, Header, OnLaneUnavailable, Outcome, PartitionId,
+    Producer, Record, SendError, Topic, TrySendError, Why,
 };
 use ringpost_broker::{Server, ServerConfig};
+use ringpost_core::partition::murmur2_partition;
 
 use crate::support::*;
 
@@ -63,6 +64,29 @@ fn with_a_dead_broker(driver: DriverChoice, change: impl FnOnce(Builder) -> Buil
         dead,
         dead_partition,
         first,
+    }
+}
+
+/// The first failure ejects for longer than the test: while a broker is tried again its lanes are not held
+/// back.
+fn ejected_for_long(builder: Builder) -> Builder {
+    let settings = [
+        ("health.cf", "1"),
+        ("health.eject_base", "60s"),
+        ("health.eject_max", "60s"),
+    ];
+    settings.into_iter().fold(builder, |builder, (name, text)| {
+        builder.set(name, text).expect("a setting")
+    })
+}
+
+/// Sends until a wait is in vain: when the broker is about to be tried again a record is taken.
+fn refusal(topic: &Topic, record: &Record<'_>) -> SendError {
+    loop {
+        match topic.send_blocking(record.clone()) {
+            Ok(delivery) => drop(delivery),
+            Err(error) => return error,
+        }
     }
 }
 
@@ -180,25 +204,23 @@ fn g2_a_sender_for_a_dead_broker_goes_on_when_it_is_back(driver: DriverChoice) {
 /// A sender that waits for a dead broker gives up after `max_block`, or at once when the producer is
 /// closed.
 fn g2_c1_a_wait_for_a_dead_broker_ends(driver: DriverChoice) {
-    let cluster = with_a_dead_broker(driver, |b| b.max_block(Duration::from_millis(20)));
+    let max_block = Duration::from_millis(20);
+    let cluster = with_a_dead_broker(driver, |b| ejected_for_long(b).max_block(max_block));
     cluster.fill();
     let topic = cluster.topic.clone();
     let record = cluster.for_the_dead();
-    let ended = in_time(move || topic.send_blocking(record).map(drop));
-    assert!(
-        matches!(ended, Err(SendError::TimedOut { .. })),
-        "{ended:?}"
-    );
+    let ended = in_time(move || refusal(&topic, &record));
+    assert!(matches!(ended, SendError::TimedOut { .. }), "{ended:?}");
 
-    let cluster = with_a_dead_broker(driver, |b| b.max_block(PATIENCE));
+    let cluster = with_a_dead_broker(driver, |b| ejected_for_long(b).max_block(PATIENCE));
     cluster.fill();
     let waiting = {
         let (topic, record) = (cluster.topic.clone(), cluster.for_the_dead());
-        thread::spawn(move || topic.send_blocking(record).map(drop))
+        thread::spawn(move || refusal(&topic, &record))
     };
     cluster.producer.close(Duration::ZERO);
     let ended = in_time(move || waiting.join().expect("no panic"));
-    assert_eq!(ended, Err(SendError::Closed));
+    assert_eq!(ended, SendError::Closed);
 }
 
 /// With `dead_letter`, what the dead broker's share cannot hold is a dead letter at once, and its
@@ -235,10 +257,48 @@ fn v1_records_for_a_dead_broker_become_dead_letters(driver: DriverChoice) {
     assert_eq!(cluster.producer.settled().not_written, 1);
 }
 
+/// Dead letters whose own broker is the dead one: they have the memory set aside for them and their share
+/// of the rest, and records for the others go on.
+fn v1_dead_letters_for_a_dead_broker_stop_nobody(driver: DriverChoice) {
+    let cluster = with_a_dead_broker(driver, |b| {
+        ejected_for_long(b)
+            .dead_letter_topic("dead")
+            .on_lane_unavailable(OnLaneUnavailable::DeadLetter)
+            .set("request_bytes_max", "256KiB")
+            .expect("a setting")
+    });
+    // Letters go where their key says.
+    let is_led = |topic: &str, partition: i32| {
+        let leader = cluster
+            .server
+            .with(|broker| broker.leader(topic, partition));
+        leader.is_some_and(|leader| leader > 0 && leader != cluster.dead)
+    };
+    let key = (0..100_u32).map(u32::to_be_bytes).find(|key| {
+        let PartitionId(partition) = murmur2_partition(key, 6);
+        !is_led("dead", partition)
+    });
+    let key = key.expect("one of a hundred");
+    let alive = (0..6)
+        .find(|p| is_led("walled", *p))
+        .expect("two are alive");
+    let mut taken = 0;
+    for n in 0..4 * MEMORY / VALUE.len() {
+        let record = Record::keyed(&key, &VALUE).partition(cluster.dead_partition);
+        taken += usize::from(cluster.topic.post(record).is_ok());
+        if n % 16 == 0 {
+            let record = Record::value(&VALUE).partition(alive);
+            ack(cluster.topic.try_send(record).expect("there is memory"));
+        }
+    }
+    assert!(taken > MEMORY / 4 / VALUE.len(), "{taken}");
+}
+
 for_both_drivers!(
     v1_g1_one_dead_broker_does_not_stop_the_others,
     g2_waiting_for_a_dead_broker_holds_up_nobody_else,
     g2_a_sender_for_a_dead_broker_goes_on_when_it_is_back,
     g2_c1_a_wait_for_a_dead_broker_ends,
     v1_records_for_a_dead_broker_become_dead_letters,
+    v1_dead_letters_for_a_dead_broker_stop_nobody,
 );
