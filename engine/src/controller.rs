@@ -313,7 +313,7 @@ mod tests {
         let (inbox, wakers) = (Inbox::new(driver.waker()), vec![driver.waker()]);
         let shared = builder.shared(inbox, wakers).expect("memory");
         let (settings, own) = (builder.directory_settings(), Arc::clone(&shared));
-        let controller = Controller::new(settings, 1, own, Names::Refused);
+        let controller = Controller::new(settings, AllowedHosts::default(), 1, own, Names::Refused);
         (driver, shared, controller)
     }
 
