@@ -3,6 +3,7 @@ use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Wake, Waker};
 
+use ringpost_core::health::Standing;
 use ringpost_core::id::TopicId;
 use ringpost_core::metadata::{Cluster, Partition, Topic as Known};
 
@@ -13,6 +14,7 @@ use crate::driver::{Driver, EpollDriver};
 use crate::error::SendError;
 use crate::flush::Flush;
 use crate::producer::Producer;
+use crate::record::Record;
 use crate::shared::Shared;
 use crate::topic::Topic;
 

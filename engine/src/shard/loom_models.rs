@@ -42,7 +42,11 @@ impl Model {
             // A segment for each of two batches.
             pool: Pool::new(2 * 4_096, 4_096).expect("memory"),
             completions: Arc::new(CompletionQueue::new(1)),
-            bulkhead: Arc::new(Bulkhead::new(1 << 20, OnLaneUnavailable::Wait)),
+            bulkhead: Arc::new(Bulkhead::new(
+                1 << 20,
+                OnLaneUnavailable::Wait,
+                Arc::default(),
+            )),
         });
         let lane = Lane::new(LaneId(0), "t".into(), 0, Arc::clone(&shard), settings);
         Self { shard, lane }

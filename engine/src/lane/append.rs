@@ -1,177 +1,19 @@
-//! A partition's place in the producer: where appenders and the shard meet.
-//!
-//! A lane holds the batch that is being filled and those that are cut and wait for the shard, under
-//! one short lock. Under it: bounds, a copy, counters, sometimes memory from the pool. No user
-//! code, no system call, no allocation once warm, no clock but the coarse one. The shard only ever
-//! *tries* the lock.
-//!
-//! Lanes are never taken away. One that was closed says so, and its records go nowhere.
+//! Appending: a record becomes bytes at the tail of a lane's open batch.
 
-use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, TryLockError};
+use std::sync::Arc;
 
-use ringpost_core::batch::{CutBatch, Fields, Fit, OpenBatch, Part};
-use ringpost_core::dispatch::{Backlog, Take};
-use ringpost_core::health::{Standing, View};
-use ringpost_core::id::LaneId;
-use ringpost_core::outcome::Verdict;
-use ringpost_core::time::Time;
-use ringpost_memory::{Charge, Piece, Pool, SEGMENT_BYTES_MIN, SegmentMut};
+use ringpost_core::batch::{CutBatch, Fields, Fit, OpenBatch};
+use ringpost_memory::{Charge, Piece, SEGMENT_BYTES_MIN, SegmentMut};
 
-use crate::bulkhead::{Bulkhead, LaneKey, OnLaneUnavailable, Want};
-use crate::completions::{CompletionQueue, Tagged, Tags};
-use crate::dead_letter::{Letters, Origin};
+use crate::bulkhead::Want;
+use crate::completions::Tagged;
+use crate::dead_letter::Origin;
 use crate::delivery::{BatchCompletion, Promise};
 use crate::driver::clock;
 use crate::record::{Record, Value};
-use crate::shard::ShardShared;
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard};
+use crate::sync::MutexGuard;
 
-/// What all lanes of a producer have in common.
-#[derive(Debug)]
-pub(crate) struct LaneSettings {
-    pub(crate) batch_bytes: usize,
-    /// What a request leaves for its batches, but for the topic's name.
-    pub(crate) room_bytes: usize,
-    pub(crate) pool: Pool,
-    pub(crate) completions: Arc<CompletionQueue>,
-    pub(crate) bulkhead: Arc<Bulkhead>,
-}
-
-/// Values of this size and more are taken by reference when they are shared.
-pub(crate) const SHARED_VALUE_BYTES_MIN: usize = 16 << 10;
-
-/// See the module's doc.
-#[derive(Debug)]
-pub(crate) struct Lane {
-    pub(crate) id: LaneId,
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: i32,
-    pub(crate) shard: Arc<ShardShared>,
-    settings: Arc<LaneSettings>,
-    inner: Mutex<Inner>,
-    /// The connection its records go to, plus one; 0 while it has no leader; [`Self::UNTOLD`] before
-    /// that is known. Written by the shard.
-    connection: AtomicU32,
-    /// How it stands, a [`View`]. Written by the shard.
-    view: AtomicU64,
-    /// Where batches end: as configured, or before, when the topic takes no larger ones.
-    batch_bytes: AtomicUsize,
-    /// Memory of its batches that have no verdict.
-    held: AtomicUsize,
-    /// How much of that the bulkhead counts.
-    held_back: AtomicUsize,
-    /// All batches up to this one have their verdict. Written by the shard.
-    settled: AtomicU64,
-    /// Of the batches behind it, which have their verdict too. The shard's; nobody else locks it.
-    settled_early: std::sync::Mutex<VecDeque<bool>>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    open: Option<Open>,
-    cut: VecDeque<Cut>,
-    /// Bytes of the records in `open` and `cut`.
-    bytes: usize,
-    /// Batches begun so far.
-    begun: u64,
-    /// Somebody waits for the lane to be empty.
-    hurry: bool,
-    /// It takes nothing from the application.
-    closed: bool,
-    /// It takes nothing at all, not even dead letters.
-    ended: bool,
-}
-
-#[derive(Debug)]
-struct Open {
-    batch: OpenBatch<SegmentMut>,
-    ticket: Ticket,
-    opened: Time,
-    /// All its records may go to any partition.
-    free: bool,
-    /// Its memory, with what was taken for a record that was refused in the end.
-    taken: usize,
-}
-
-impl Open {
-    fn add_buffer(&mut self, buffer: SegmentMut) {
-        self.taken += buffer.capacity();
-        self.batch.add_buffer(buffer);
-    }
-}
-
-#[derive(Debug)]
-struct Cut {
-    batch: CutBatch<SegmentMut>,
-    ticket: Ticket,
-    opened: Time,
-    free: bool,
-}
-
-/// Who waits for a batch.
-#[derive(Debug, Default)]
-pub(crate) struct Ticket {
-    pub(crate) completion: Option<Promise>,
-    pub(crate) tagged: Option<Tags>,
-    /// Records nobody waits for.
-    pub(crate) posted: u32,
-    /// Which of the records are dead letters.
-    pub(crate) letters: Option<Box<Letters>>,
-    /// What the batch holds of the producer's memory.
-    pub(crate) memory: usize,
-    /// The batch's number in its lane, from 1.
-    pub(crate) ordinal: u64,
-    /// Held by all parts of a batch that was divided.
-    pub(crate) divided: Option<Arc<()>>,
-}
-
-impl Ticket {
-    /// Whether there are records nobody waits for: posted, or their delivery was dropped.
-    pub(crate) fn is_unwatched(&self) -> bool {
-        let dropped = |completion: &Promise| completion.has_dropped_shares();
-        self.posted > 0 || self.completion.as_ref().is_some_and(dropped)
-    }
-
-    /// The batch is divided: what belongs to its first `at` records stays, the rest is given back.
-    pub(crate) fn divide(&mut self, at: u32) -> Self {
-        // What each holds is not known exactly; together they hold what they held.
-        let memory = self.memory / 2;
-        self.memory -= memory;
-        Self {
-            memory,
-            letters: self
-                .letters
-                .as_mut()
-                .map(|letters| Box::new(letters.divide(at))),
-            completion: self.completion.as_mut().map(|promise| promise.divide(at)),
-            tagged: self.tagged.as_mut().map(|tags| tags.divide(at)),
-            // Which of them were posted is not known: each part may have some.
-            posted: self.posted,
-            ordinal: self.ordinal,
-            divided: Some(Arc::clone(self.divided.get_or_insert_default())),
-        }
-    }
-
-    /// Whether all other parts of its batch have their verdict, and so the batch with this one. To be
-    /// asked once.
-    pub(crate) fn is_last_part(&mut self) -> bool {
-        let divided = self.divided.take();
-        divided.is_none_or(|parts| Arc::into_inner(parts).is_some())
-    }
-
-    /// Tells all who wait. Returns how many of their wakers panicked.
-    /// `partition` is where the batch went, which may not be where its records were appended.
-    pub(crate) fn settle(self, partition: i32, verdict: Verdict) -> u64 {
-        if let Some(tagged) = self.tagged {
-            tagged.keep(partition, verdict.clone());
-        }
-        let completion = self.completion;
-        completion.map_or(0, |completion| completion.keep(partition, verdict))
-    }
-}
-
+use super::{Inner, Lane, Open, SHARED_VALUE_BYTES_MIN, Ticket};
 /// Who will want to know what becomes of a record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Watch {
@@ -264,75 +106,13 @@ pub(crate) struct Granted {
 }
 
 impl Granted {
-    fn suffices(&self, at_least: usize) -> bool {
+    pub(super) fn suffices(&self, at_least: usize) -> bool {
         let memory = self.memory.as_ref();
         memory.is_some_and(|memory| memory.capacity() >= at_least)
     }
 }
 
-/// What a refused record leaves over. Let go without the lock: memory that comes free wakes who
-/// waits for it, and a waker is somebody else's code.
-#[derive(Debug, Default)]
-struct Leftovers {
-    /// A batch that got no record.
-    open: Option<Open>,
-    charge: Option<Charge>,
-    spare: Option<SegmentMut>,
-    shared: Option<(Piece, SegmentMut)>,
-}
-
-/// What the shard has to be told after an append.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
-    /// Nothing: it knows of the lane.
-    None,
-    /// The lane was empty.
-    First,
-    /// A batch is full.
-    Full,
-}
-
 impl Lane {
-    pub(crate) fn new(
-        id: LaneId,
-        topic: Arc<str>,
-        partition: i32,
-        shard: Arc<ShardShared>,
-        settings: Arc<LaneSettings>,
-    ) -> Self {
-        let batch_bytes = settings.batch_bytes;
-        Self {
-            id,
-            topic,
-            partition,
-            shard,
-            settings,
-            inner: Mutex::default(),
-            connection: AtomicU32::new(Self::UNTOLD),
-            batch_bytes: AtomicUsize::new(batch_bytes),
-            view: AtomicU64::new(View::UNTOLD.to_bits()),
-            held: AtomicUsize::new(0),
-            held_back: AtomicUsize::new(0),
-            settled: AtomicU64::new(0),
-            settled_early: std::sync::Mutex::default(),
-        }
-    }
-
-    #[inline]
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Poisoned by a panic under the lock: what a batch counts is what was written whole, so
-        // the state is sound and goes on.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
-        match self.inner.try_lock() {
-            Ok(inner) => Some(inner),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
     /// Appends a record and tells the shard if it has to know. `granted` is what the caller waited
     /// for.
     #[inline]
@@ -719,82 +499,6 @@ impl Lane {
         }
     }
 
-    /// Whether the bulkhead lets the lane have more memory, if the record needs any.
-    fn may_hold_more(
-        &self,
-        needed: usize,
-        fit: Fit,
-        granted: Option<&Granted>,
-        (bound, watch): (Bound, Watch),
-    ) -> Result<(), Refused> {
-        let room = granted.map_or(0, |granted| granted.room);
-        if needed <= room || !self.is_unavailable() {
-            return Ok(());
-        }
-        let bulkhead = &self.settings.bulkhead;
-        if !bulkhead.is_full_for(needed) {
-            return Ok(());
-        }
-        if let (Watch::Letter, Fit::NeedsBuffer(bytes)) = (watch, fit) {
-            return match granted {
-                Some(granted) if granted.suffices(bytes) => Ok(()),
-                _ => Err(Refused::Memory { bytes }),
-            };
-        }
-        let waits = bulkhead.policy == OnLaneUnavailable::Wait;
-        let want = Want {
-            bytes: needed,
-            lane: (bound == Bound::Pinned).then(|| self.key()),
-        };
-        let wait = waits.then_some(want);
-        Err(Refused::Avoided { wait })
-    }
-
-    /// Which it is, of all lanes.
-    fn key(&self) -> LaneKey {
-        (self.shard.index, self.id)
-    }
-
-    /// Whether its records can only wait.
-    fn is_unavailable(&self) -> bool {
-        self.view().standing() >= Standing::Avoided
-    }
-
-    /// It took memory for a record.
-    #[inline]
-    fn holds_more(&self, bytes: usize) {
-        if bytes == 0 {
-            return;
-        }
-        self.held.fetch_add(bytes, Ordering::Relaxed);
-        if self.is_unavailable() {
-            self.hold_back(bytes);
-        }
-    }
-
-    /// The bulkhead counts so much of it. There first: what is noted here may be taken off there at
-    /// once.
-    fn hold_back(&self, bytes: usize) {
-        self.settings.bulkhead.add(bytes);
-        self.held_back.fetch_add(bytes, Ordering::Release);
-    }
-
-    /// A batch has its verdict.
-    pub(crate) fn holds_less(&self, bytes: usize) {
-        let is_empty = self.held.fetch_sub(bytes, Ordering::Relaxed) == bytes;
-        let bytes = if is_empty { usize::MAX } else { bytes };
-        self.release_held_back(bytes);
-    }
-
-    /// Of what the bulkhead counts of it, at most so much is counted no more.
-    fn release_held_back(&self, bytes: usize) {
-        let less = |held_back: usize| Some(held_back - held_back.min(bytes));
-        let (order, on_failure) = (Ordering::AcqRel, Ordering::Acquire);
-        let before = self.held_back.fetch_update(order, on_failure, less);
-        let before = before.unwrap_or_else(|same| same);
-        self.settings.bulkhead.take_off(before.min(bytes));
-    }
-
     /// Sees to it that the batch has room for a record. For a value taken by reference: gives the
     /// value's piece and the buffer that goes on behind it.
     #[inline]
@@ -906,221 +610,28 @@ impl Lane {
                 .lane_has_news(self.id, self.connection(), news == News::Full);
         }
     }
-
-    const UNTOLD: u32 = u32::MAX;
-
-    /// Which connection the lane's records go to, if it has a leader and that is known.
-    #[inline]
-    pub(crate) fn connection(&self) -> Option<usize> {
-        match self.connection.load(Ordering::Relaxed) {
-            0 | Self::UNTOLD => None,
-            coded => Some(coded as usize - 1),
-        }
-    }
-
-    /// How it stands for records that may go anywhere. A topic is handed out before its shard has said;
-    /// until then a lane is good, so that the first records do not flee from one to the next.
-    #[inline]
-    pub(crate) fn view(&self) -> View {
-        View::from_bits(self.view.load(Ordering::Relaxed))
-    }
-
-    #[inline]
-    fn batch_bytes(&self) -> usize {
-        self.batch_bytes.load(Ordering::Relaxed)
-    }
-
-    /// The shard says that batches are to end at so many bytes, or where they are configured to.
-    pub(crate) fn narrow(&self, bytes: Option<usize>) {
-        let most = self.settings.batch_bytes;
-        let bytes = bytes.map_or(most, |bytes| bytes.min(most));
-        self.batch_bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    /// The shard says how it stands.
-    pub(crate) fn set_view(&self, view: View) {
-        let was_unavailable = self.is_unavailable();
-        self.view.store(view.to_bits(), Ordering::Relaxed);
-        match (was_unavailable, self.is_unavailable()) {
-            (false, true) => self.hold_back(self.held.load(Ordering::Relaxed)),
-            (true, false) => self.release(),
-            _ => {}
-        }
-    }
-
-    /// Its shard is gone: nobody serves it any more, and what the shard took with it holds nothing back.
-    /// Returns how it stood before.
-    pub(crate) fn forsake(&self) -> View {
-        let before = self.view.swap(View::NOBODY.to_bits(), Ordering::Relaxed);
-        self.release();
-        View::from_bits(before)
-    }
-
-    /// Nothing of it is held back, and those who wait for it need not.
-    fn release(&self) {
-        self.release_held_back(usize::MAX);
-        self.settings.bulkhead.lane_is_released(self.key());
-    }
-
-    /// The shard found out where the lane's records go.
-    pub(crate) fn set_connection(&self, connection: Option<usize>) {
-        let coded = connection.and_then(|connection| u32::try_from(connection + 1).ok());
-        self.connection.store(coded.unwrap_or(0), Ordering::Relaxed);
-    }
-
-    /// What waits, for the shard.
-    pub(crate) fn backlog(&self) -> Backlog {
-        self.try_lock()
-            .map_or(Backlog::Busy, |inner| inner.backlog())
-    }
-
-    /// The oldest batch, for the shard, unless it was begun after batch number `upto`. `patient`: wait
-    /// for the lock.
-    pub(crate) fn take(&self, patient: bool, upto: u64) -> Take<SegmentMut, Ticket> {
-        let inner = if patient {
-            Some(self.lock())
-        } else {
-            self.try_lock()
-        };
-        let Some(mut inner) = inner else {
-            return Take::Busy;
-        };
-        if inner.cut.is_empty() {
-            inner.cut_open();
-        }
-        let due = |cut: &Cut| cut.ticket.ordinal <= upto;
-        if !inner.cut.front().is_some_and(due) {
-            return Take::Empty;
-        }
-        match inner.cut.pop_front() {
-            Some(cut) => inner.give(cut),
-            None => Take::Empty,
-        }
-    }
-
-    /// The oldest batch of those that may go to any partition, for the shard.
-    pub(crate) fn take_free(&self) -> Take<SegmentMut, Ticket> {
-        let Some(mut inner) = self.try_lock() else {
-            return Take::Busy;
-        };
-        let place = |inner: &Inner| inner.cut.iter().position(|cut| cut.free);
-        if place(&inner).is_none() && inner.open.as_ref().is_some_and(|open| open.free) {
-            inner.cut_open();
-        }
-        match place(&inner).and_then(|place| inner.cut.remove(place)) {
-            Some(cut) => inner.give(cut),
-            None => Take::Empty,
-        }
-    }
-
-    /// Asks the shard to send what is there at once, and says which batches those are: the lane is
-    /// flushed when all up to this one are settled. `None`: nothing is unsettled.
-    pub(crate) fn hurry(&self) -> Option<u64> {
-        let mut inner = self.lock();
-        let begun = inner.begun;
-        let waiting = inner.bytes > 0;
-        inner.hurry = waiting;
-        drop(inner);
-        if waiting {
-            self.shard.lane_has_news(self.id, self.connection(), true);
-        }
-        (self.settled() < begun).then_some(begun)
-    }
-
-    /// Refuses the application's records from now on.
-    pub(crate) fn close(&self) {
-        self.lock().closed = true;
-    }
-
-    /// Refuses everything from now on.
-    pub(crate) fn end(&self) {
-        let mut inner = self.lock();
-        inner.closed = true;
-        inner.ended = true;
-    }
-
-    /// Batches begun so far.
-    pub(crate) fn begun(&self) -> u64 {
-        self.lock().begun
-    }
-
-    /// All batches up to this one have their verdict.
-    pub(crate) fn settled(&self) -> u64 {
-        self.settled.load(Ordering::Acquire)
-    }
-
-    /// All that [`Lane::bury`] gave, and all that was with the shard, has its verdict.
-    pub(crate) fn buried(&self) {
-        self.settled.store(u64::MAX, Ordering::Release);
-    }
-
-    /// The lane's shard is gone: what waits here was not written, nothing more will be. Once that has its
-    /// verdict, the lane is [`Lane::buried`].
-    pub(crate) fn bury(&self) -> Vec<(CutBatch<SegmentMut>, Ticket)> {
-        let mut inner = self.lock();
-        inner.closed = true;
-        inner.ended = true;
-        inner.cut_open();
-        inner.bytes = 0;
-        let cut = std::mem::take(&mut inner.cut);
-        drop(inner);
-        cut.into_iter().map(|cut| (cut.batch, cut.ticket)).collect()
-    }
-
-    /// A batch has its verdict. Not always in order: one that is tried again may be overtaken by
-    /// the verdict on a later one, and a flush must not take that for its own.
-    pub(crate) fn count_settled(&self, ordinal: u64) {
-        // Only the shard writes it.
-        let mut settled = self.settled.load(Ordering::Relaxed);
-        let ahead = ordinal.saturating_sub(settled).checked_sub(1);
-        let Some(ahead) = ahead.and_then(|ahead| usize::try_from(ahead).ok()) else {
-            return;
-        };
-        let mut early = self
-            .settled_early
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if early.len() <= ahead {
-            early.resize(ahead + 1, false);
-        }
-        early[ahead] = true;
-        while early.front() == Some(&true) {
-            early.pop_front();
-            settled += 1;
-        }
-        drop(early);
-        self.settled.store(settled, Ordering::Release);
-    }
 }
 
-/// Emptied vectors for the parts of next batches. One stock for all lanes of a shard: a lane may
-/// fill many batches while the shard empties another's.
+/// What a refused record leaves over. Let go without the lock: memory that comes free wakes who
+/// waits for it, and a waker is somebody else's code.
 #[derive(Debug, Default)]
-pub(crate) struct SpareParts(Mutex<Vec<Vec<Part<SegmentMut>>>>);
+struct Leftovers {
+    /// A batch that got no record.
+    open: Option<Open>,
+    charge: Option<Charge>,
+    spare: Option<SegmentMut>,
+    shared: Option<(Piece, SegmentMut)>,
+}
 
-impl SpareParts {
-    /// More are simply dropped. Together at most 300 KiB.
-    const KEPT: usize = 1024;
-    /// Buffers of 4, 8, 16, 32 and 64 KiB, and one more: a batch of the default size.
-    const PARTS: usize = 6;
-
-    #[inline]
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<Part<SegmentMut>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> Vec<Part<SegmentMut>> {
-        let spare = self.lock().pop();
-        spare.unwrap_or_else(|| Vec::with_capacity(Self::PARTS))
-    }
-
-    pub(crate) fn keep(&self, mut parts: Vec<Part<SegmentMut>>) {
-        parts.clear();
-        let mut spare = self.lock();
-        if spare.len() < Self::KEPT {
-            spare.push(parts);
-        }
-    }
+/// What the shard has to be told after an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// Nothing: it knows of the lane.
+    None,
+    /// The lane was empty.
+    First,
+    /// A batch is full.
+    Full,
 }
 
 impl News {
@@ -1160,66 +671,3 @@ fn fields_of<'r>(record: &'r Record<'r>, batch: &OpenBatch<SegmentMut>) -> Field
         headers: record.headers,
     }
 }
-
-impl Inner {
-    fn cut_open(&mut self) {
-        match self.open.take() {
-            Some(open) if open.batch.records() > 0 => {
-                let Open {
-                    batch,
-                    ticket,
-                    opened,
-                    free,
-                    ..
-                } = open;
-                self.cut.push_back(Cut {
-                    batch: batch.cut(),
-                    ticket,
-                    opened,
-                    free,
-                });
-            }
-            other => self.open = other,
-        }
-    }
-
-    /// Hands a batch to the shard.
-    fn give(&mut self, cut: Cut) -> Take<SegmentMut, Ticket> {
-        let Cut {
-            batch,
-            ticket,
-            opened,
-            free,
-        } = cut;
-        self.bytes -= batch.body_len;
-        if self.bytes == 0 {
-            self.hurry = false;
-        }
-        Take::Batch {
-            cut: batch,
-            ticket,
-            opened,
-            free,
-            more: self.backlog(),
-        }
-    }
-
-    fn backlog(&self) -> Backlog {
-        if self.bytes == 0 {
-            return Backlog::Empty;
-        }
-        let oldest = self
-            .cut
-            .front()
-            .map(|cut| cut.opened)
-            .or_else(|| self.open.as_ref().map(|open| open.opened));
-        Backlog::Waiting {
-            bytes: self.bytes,
-            now: self.hurry || !self.cut.is_empty(),
-            oldest: oldest.unwrap_or_default(),
-        }
-    }
-}
-
-#[cfg(all(test, not(loom), not(shuttle)))]
-mod tests;
