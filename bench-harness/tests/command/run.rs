@@ -354,10 +354,10 @@ fn a_run_tells_whether_its_thresholds_hold_and_leaves_judging_to_gate() {
         "run",
         "--engine",
         "null",
-        "--duration",
-        "200ms",
+        "--records",
+        "10k",
         "--warmup",
-        "20ms",
+        "0s",
     ];
     let output = run(&[&short[..], &gate, &baseline, &["--format", "json"]].concat());
     assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
