@@ -49,8 +49,10 @@ struct Done {
     tagged: Vec<Tagged>,
 }
 
-/// A tag and its record's place in the batch.
+/// A tag and its record's place in the batch. Packed, because there is one for each record that waits:
+/// 20 bytes instead of 24.
 #[derive(Debug, Clone, Copy)]
+#[repr(Rust, packed(4))]
 pub(crate) struct Tagged {
     pub(crate) tag: u64,
     pub(crate) index: u32,
@@ -178,7 +180,9 @@ impl CompletionQueue {
     /// Appends the outcomes that are there to `completions`, a bounded number at a time, and
     /// returns how many. Call it until it returns 0. Any thread may.
     pub fn drain(&self, completions: &mut Vec<Completion>) -> usize {
-        const BATCHES_PER_CALL: usize = 64;
+        // An outcome that failed tells why and takes some 150 bytes, and a batch may have a thousand of
+        // them: the caller's list is memory too.
+        const BATCHES_PER_CALL: usize = 8;
         let before = completions.len();
         for _ in 0..BATCHES_PER_CALL {
             let Some(Done {

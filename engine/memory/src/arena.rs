@@ -49,6 +49,10 @@ impl Arena {
         }
         let base = NonNull::new(base.cast::<u8>())
             .ok_or_else(|| io::Error::other("the kernel mapped memory at address zero"))?;
+        // Where huge pages are made for everybody, one touched page would bring 2 MiB, and what is touched
+        // would no longer be what is counted. A kernel that knows no huge pages refuses: as well.
+        // SAFETY: the mapping is ours and new; the advice changes nothing of what it reads.
+        unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE) };
         Ok(Self {
             base,
             len,
