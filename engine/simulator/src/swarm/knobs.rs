@@ -361,7 +361,7 @@ impl Knobs {
             jitter: us(r.pick(&[0, 100, 3_000])),
             fragment: r.pick(&[0, 0, 0, 1_460, 200]),
             take_max: r.pick(&[0, 0, 0, 1_000, 77]),
-            send_buffer: r.pick(&[4_000, 64 << 10, 1 << 20]),
+            send_buffer: r.pick(&[500, 4_000, 64 << 10, 1 << 20]),
             lent: !r.one_in(4),
             release_delay: us(r.pick(&[0, 0, 100, 20_000])),
             abandon: r.one_in(5),
