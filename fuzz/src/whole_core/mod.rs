@@ -703,7 +703,7 @@ impl Rig {
                 Ok(identity) => self.dispatcher.identity(identity),
                 Err(code) => self.dispatcher.identity_refused(code),
             },
-            Task::ClusterChanged { .. } => {}
+            Task::ClusterChanged { .. } | Task::HostRefused { .. } => {}
         }
     }
 

@@ -459,10 +459,12 @@ impl Knobs {
         }
     }
 
-    /// Whether anything but the application itself can do harm.
+    /// Whether anything but the application itself can do harm. A kernel with room for a few thousand
+    /// bytes can: with a round trip for each it takes less than is sent, and records expire on their way.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        self.faults.iter().all(|(kind, _)| kind.is_call())
+        let takes_all = self.send_buffer >= 64 << 10;
+        takes_all && self.faults.iter().all(|(kind, _)| kind.is_call())
     }
 }
 
