@@ -162,11 +162,17 @@ fn every_codec(driver: DriverChoice) {
         let name = format!("in-{}", setting.replace(':', "-"));
         let producer = builder(&server, driver)
             .set("compression", setting)
-            .and_then(|b| b.set("linger", "1ms"))
+            // Batches end where they are flushed or full, however slow this thread is.
+            .and_then(|b| b.set("linger", "30s"))
             .expect("settings")
             .build()
             .expect("a producer");
         let topic = producer.topic_blocking(&name).expect("it is made");
+        let flushed = |record: Record<'_>| {
+            let delivery = topic.try_send(record.partition(0)).expect("room");
+            producer.flush_blocking(PATIENCE).expect("in time");
+            ack(delivery);
+        };
         let texts: Vec<String> = (0..2000)
             .map(|n| format!("record number {n} of many alike"))
             .collect();
@@ -178,14 +184,10 @@ fn every_codec(driver: DriverChoice) {
         producer.flush_blocking(PATIENCE).expect("in time");
         // Alone in its batch, and so dense that no codec makes it smaller: it goes as it is.
         let dense = noise(20_000, 7);
-        ack(topic
-            .try_send(Record::value(&dense).partition(0))
-            .expect("room"));
+        flushed(Record::value(&dense));
         // By reference, with room for the compressed form or not.
         let shared = Bytes::from(vec![b'a'; 50_000]);
-        ack(topic
-            .try_send(Record::shared(shared.clone()).partition(0))
-            .expect("room"));
+        flushed(Record::shared(shared.clone()));
         let stored = stored(&server, &name);
         assert_eq!(stored.len(), texts.len() + 2, "{setting}");
         for (stored, text) in stored.iter().zip(&texts) {

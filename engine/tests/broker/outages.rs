@@ -332,10 +332,9 @@ fn n2_n11_what_the_kernel_knows_of_a_dead_peer_needs_no_timeout(driver: DriverCh
             broker.faults().next_request(ApiKey::Produce, Some(fault));
         };
         server.with(faults);
-        let requests = producer.stats().total().requests;
         let delivery = topic.try_send(Record::value(b"in flight")).expect("room");
-        until("it is on its way", || {
-            producer.stats().total().requests > requests
+        until("the broker has read it", || {
+            server.with(|broker| broker.faults().is_empty())
         });
         match end {
             End::Fin => {}
