@@ -146,9 +146,12 @@ fn g2_a_cancelled_waiter_passes_its_turn_on(driver: DriverChoice) {
     assert_eq!(producer.stats().memory_waiters, 1);
     server.with(|broker| broker.faults().heal());
     server.drop_connections(1);
-    until("the second is woken", || bells[1].is_rung());
-    let Poll::Ready(Ok(delivery)) = poll(&mut second, &bells[1]) else {
-        panic!("it was woken for nothing")
+    // What came free first may be too little for it: it is woken again then.
+    let delivery = loop {
+        bells[1].wait();
+        if let Poll::Ready(sent) = poll(&mut second, &bells[1]) {
+            break sent.expect("room");
+        }
     };
     ack(delivery);
     assert!(!bells[0].is_rung(), "nobody wakes who has gone");

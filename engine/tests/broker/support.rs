@@ -84,7 +84,8 @@ impl Bell {
         *self.rung.lock().expect("no panic")
     }
 
-    fn wait(&self) {
+    /// Waits until it is rung, and forgets that; fails when nobody rings it in time.
+    pub(crate) fn wait(&self) {
         let rung = self.rung.lock().expect("no panic");
         let (mut rung, late) = self
             .heard
