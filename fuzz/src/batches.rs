@@ -9,14 +9,14 @@
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use kafka_protocol::records::RecordBatchDecoder;
-use ringpost_codec::compress::{Codec, Compressed, Compression, Compressor, decompress};
+use ringpost_codec::compress::{Codec, decompress};
 use ringpost_codec::record::Header;
-use ringpost_codec::record_batch::{Attributes, BATCH_HEADER_LEN, BatchView};
-use ringpost_core::batch::{Fields, Fit, OpenBatch, Part};
-use ringpost_core::buffer::Buffer;
+use ringpost_codec::record_batch::{BATCH_HEADER_LEN, BatchView};
+use ringpost_core::batch::{Fields, Fit, OpenBatch};
 use ringpost_core::id::{ProducerIdentity, Sequence};
-use ringpost_core::seal::{SealedBatch, Squeeze, seal};
+use ringpost_core::seal::{SealedBatch, seal};
 use ringpost_memory::{Piece, Pool, SegmentMut};
+use ringpost_simulator::squeezer::Squeezer;
 
 const MEMORY: usize = 1 << 20;
 const RECORDS_MAX: usize = 64;
@@ -71,7 +71,7 @@ fn fill(input: &mut Unstructured<'_>, pool: &Pool) -> Result<(Vec<Record>, Optio
     let batch_bytes = *input.choose(&[500, 4_000, 100_000])?;
     let mut records: Vec<Record> = Vec::new();
     let mut open: Option<OpenBatch<SegmentMut>> = None;
-    let mut squeezer = Squeezer::draw(input)?;
+    let mut squeezer = squeezer(input)?;
     while records.len() < RECORDS_MAX && !input.is_empty() {
         let record = draw(input)?;
         let headers: Vec<Header<'_>> = record
@@ -155,51 +155,11 @@ fn by_reference(
     true
 }
 
-/// As the engine's.
-struct Squeezer {
-    compression: Compression,
-    compressor: Compressor,
-    out: Vec<u8>,
-}
-
-impl Squeezer {
-    fn draw(input: &mut Unstructured<'_>) -> Result<Self> {
-        let name = *input.choose(&["none", "none", "lz4", "snappy", "gzip:1", "zstd:1"])?;
-        Ok(Self {
-            compression: name.parse().expect("compiled in"),
-            compressor: Compressor::new(),
-            out: Vec::new(),
-        })
-    }
-}
-
-impl Squeeze for Squeezer {
-    fn squeeze<B: Buffer>(
-        &mut self,
-        parts: &[Part<B>],
-        limit: usize,
-    ) -> Option<(&[u8], Attributes)> {
-        let codec = self.compression.codec();
-        if codec == Codec::None {
-            return None;
-        }
-        let mut pieces = parts.iter().map(Part::bytes);
-        let result = self
-            .compressor
-            .compress(self.compression, &mut pieces, &mut self.out, limit)
-            .expect("compressing works");
-        assert!(self.out.len() <= limit || result == Compressed::NotWorthIt);
-        (result == Compressed::Smaller).then_some((&self.out, Attributes::new(codec)))
-    }
-
-    fn unsqueeze(
-        &mut self,
-        body: &[u8],
-        attributes: Attributes,
-        len_max: usize,
-    ) -> Option<Vec<u8>> {
-        decompress(attributes.codec().ok()?, body, len_max).ok()
-    }
+fn squeezer(input: &mut Unstructured<'_>) -> Result<Squeezer> {
+    let name = *input.choose(&["none", "none", "lz4", "snappy", "gzip:1", "zstd:1"])?;
+    let mut squeezer = Squeezer::default();
+    squeezer.compression = name.parse().expect("compiled in");
+    Ok(squeezer)
 }
 
 fn check(input: &mut Unstructured<'_>, records: &[Record], sealed: &Sealed) {

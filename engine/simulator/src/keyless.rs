@@ -65,9 +65,9 @@ impl Keyless {
             panic_percent: 34,
         };
         let lane = lanes[self.sticky.choose(&routes) as usize];
-        let now = world.now;
-        let (_, cut, bytes) = world.lanes.append_free(now, lane, len);
-        self.sticky.went(bytes, cut, world.lanes.batch_bytes);
+        let appended = world.append_free(lane, len);
+        self.sticky
+            .went(appended.wire_bytes, appended.cut, world.lanes.batch_bytes);
         self.chosen.push(lane);
         lane
     }

@@ -19,6 +19,8 @@
 
 /// Batches read back from requests and logs.
 pub mod found;
+/// Memory without a bound.
+pub mod heap;
 /// A sender of records that may go anywhere.
 pub mod keyless;
 /// The appenders' side.
@@ -27,6 +29,8 @@ pub mod lanes;
 pub mod puppet;
 /// What a world is made from.
 pub mod setup;
+/// Compresses bodies.
+pub mod squeezer;
 // Seeded runs of the whole.
 pub mod swarm;
 /// Both ends, and the time.

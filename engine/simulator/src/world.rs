@@ -21,7 +21,8 @@ use ringpost_core::random::Random;
 use ringpost_core::time::Time;
 
 use crate::found::{FoundBatch, batches};
-use crate::lanes::{Heap, Lanes, Ticket, VecPiece};
+use crate::heap::{Heap, VecPiece};
+use crate::lanes::{Appended, Lane, Lanes, Ticket};
 use crate::setup::{Network, Setup, address, ms, us};
 
 #[derive(Debug)]
@@ -117,7 +118,7 @@ pub struct World {
     /// The real one.
     pub directory: Directory,
     /// Where records are appended.
-    pub lanes: Lanes,
+    pub lanes: Lanes<Heap>,
     /// How the network behaves.
     pub network: Network,
     /// For what the network draws.
@@ -192,7 +193,7 @@ impl World {
             now: Time(1_000_000_000),
             dispatcher: Dispatcher::new(setup.settings, setup.seed),
             directory: Directory::new(setup.directory, setup.seed),
-            lanes: Lanes::new(setup.batch_bytes),
+            lanes: Lanes::new(setup.batch_bytes, Heap, Heap),
             listening: setup
                 .broker
                 .nodes
@@ -283,7 +284,17 @@ impl World {
 
     /// Appends a record; returns its number.
     pub fn append(&mut self, lane: u32, len: usize) -> u64 {
-        self.lanes.append(self.now, LaneId(lane), len)
+        self.append_as(LaneId(lane), len, false).number
+    }
+
+    /// Appends a record that may go to any partition.
+    pub fn append_free(&mut self, lane: LaneId, len: usize) -> Appended {
+        self.append_as(lane, len, true)
+    }
+
+    fn append_as(&mut self, lane: LaneId, len: usize, free: bool) -> Appended {
+        let appended = self.lanes.append_stamped(self.now, lane, len, free);
+        appended.expect("the heap has no bound")
     }
 
     /// Runs until everything appended is settled. Panics when that takes longer than `most`.
@@ -301,7 +312,7 @@ impl World {
 
     /// So many records have no outcome yet.
     pub fn unsettled(&self) -> usize {
-        let appended: u64 = self.lanes.lanes.iter().map(|lane| lane.next).sum();
+        let appended: u64 = self.lanes.lanes.iter().map(Lane::appended).sum();
         usize::try_from(appended).expect("few") - self.outcomes.len()
     }
 
@@ -388,7 +399,7 @@ impl World {
     }
 
     /// Calls the dispatcher and counts what it allocates.
-    fn core(&mut self, call: impl FnOnce(&mut Dispatcher<Heap, Ticket>, &mut Lanes)) {
+    fn core(&mut self, call: impl FnOnce(&mut Dispatcher<Heap, Ticket>, &mut Lanes<Heap>)) {
         match &mut self.allocations {
             None => call(&mut self.dispatcher, &mut self.lanes),
             Some(counted) => {
@@ -401,13 +412,13 @@ impl World {
 
     fn take_settled(&mut self) {
         while let Some(settled) = self.dispatcher.poll_settled() {
-            assert_eq!(settled.records as usize, settled.ticket.len());
+            assert_eq!(u64::from(settled.records), settled.ticket.count);
             let failed = matches!(
                 settled.verdict,
                 Verdict::NotWritten(_) | Verdict::Unknown(_)
             );
             assert_eq!(failed, settled.undelivered.is_some());
-            for (index, number) in settled.ticket.into_iter().enumerate() {
+            for (index, number) in settled.ticket.numbers().enumerate() {
                 let outcome = Outcome {
                     verdict: settled.verdict.clone(),
                     lane: settled.lane,
@@ -859,9 +870,10 @@ impl World {
             };
             for partition in lanes.len()..topic.partitions.len() {
                 let partition = i32::try_from(partition).expect("few partitions");
-                let id = self.lanes.add(name, partition);
-                self.dispatcher
-                    .add_lane(id, &name.as_str().into(), PartitionId(partition));
+                let number = u32::try_from(self.lanes.lanes.len()).expect("few lanes");
+                let topic = name.as_str().into();
+                let id = self.lanes.add(number, &topic, partition);
+                self.dispatcher.add_lane(id, &topic, PartitionId(partition));
                 lanes.push(id);
             }
         }
@@ -921,8 +933,8 @@ impl World {
                 for (n, (stream, number)) in (0i64..).zip(batch.records) {
                     let stream = u32::try_from(stream).expect("a lane");
                     let home = &self.lanes.lanes[stream as usize];
-                    assert!(number < home.next, "a record nobody appended");
-                    let free = home.free.contains(&number);
+                    assert!(number < home.appended(), "a record nobody appended");
+                    let free = home.is_free(number);
                     assert!(
                         stream == id || free && home.topic == lane.topic,
                         "record {number} of lane {stream} is with lane {id}"
@@ -944,7 +956,7 @@ impl World {
             }
         }
         for (id, lane) in (0u32..).zip(&self.lanes.lanes) {
-            for number in 0..lane.next {
+            for number in 0..lane.appended() {
                 let outcome = self.outcome(id, number);
                 let places = logs.get(&(id, number)).map_or(&[][..], Vec::as_slice);
                 match &outcome.verdict {

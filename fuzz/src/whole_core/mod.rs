@@ -16,7 +16,6 @@
 //! within a bounded number of steps, and all memory is free when the kernel has let go of its frames.
 
 mod broker;
-mod lanes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -24,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
+use ringpost_broker::numbering;
 use ringpost_codec::kafka::header::RequestHeader;
 use ringpost_codec::kafka::{ApiKey, produce};
 use ringpost_codec::reader::Reader;
@@ -38,9 +38,9 @@ use ringpost_core::retry::Backoff;
 use ringpost_core::settings::{Acks, Linger, Settings};
 use ringpost_core::time::Time;
 use ringpost_memory::{Piece, Pool};
+use ringpost_simulator::lanes::{Lanes, Ticket};
 
 use broker::{Broker, TOPIC};
-use lanes::{Lanes, STAMP_LEN, Ticket};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -96,7 +96,7 @@ struct Rig {
     settings: Settings,
     dispatcher: Dispatcher<Pool, Ticket>,
     directory: Directory,
-    lanes: Lanes,
+    lanes: Lanes<Pool>,
     broker: Broker,
     sockets: BTreeMap<ConnId, Socket>,
     /// Names that are being looked up.
@@ -152,13 +152,18 @@ impl Rig {
             idempotent: settings.idempotent,
         };
         let memory = *input.choose(&MEMORY)?;
+        let pool = |bytes, largest| Pool::new(bytes, largest).expect("address space");
         let batch_bytes = *input.choose(&[300, 2_000, 16 << 10])?;
         let mut rig = Self {
             now: Time(1_000_000_000),
             dispatcher: Dispatcher::new(settings.clone(), input.arbitrary()?),
             directory: Directory::new(directory, 1),
             settings,
-            lanes: Lanes::new(memory, batch_bytes),
+            lanes: Lanes::new(
+                batch_bytes,
+                pool(memory, 64 << 10),
+                pool(4 << 20, 512 << 10),
+            ),
             broker,
             sockets: BTreeMap::new(),
             lookups: Vec::new(),
@@ -178,7 +183,7 @@ impl Rig {
         match input.int_in_range(0..=19)? {
             0 | 1 => self.append(input)?,
             2 => {
-                if self.lanes.len() > 0 {
+                if !self.lanes.lanes.is_empty() {
                     self.lanes.flush(self.lane(input)?);
                 }
             }
@@ -209,14 +214,14 @@ impl Rig {
     // ---- the application ------------------------------------------------------------------------
 
     fn lane(&self, input: &mut Unstructured<'_>) -> Result<LaneId> {
-        let last = self.lanes.len().saturating_sub(1);
+        let last = self.lanes.lanes.len().saturating_sub(1);
         Ok(LaneId(
             u32::try_from(input.int_in_range(0..=last)?).expect("few"),
         ))
     }
 
     fn append(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
-        if self.lanes.len() == 0 {
+        if self.lanes.lanes.is_empty() {
             return Ok(());
         }
         let lane = self.lane(input)?;
@@ -224,8 +229,8 @@ impl Rig {
             0 => input.int_in_range(0..=16_000)?,
             _ => input.int_in_range(0..=300)?,
         };
-        if let Some(number) = self.lanes.append(self.now, lane, len) {
-            self.records.insert((lane.0, number), (0, None));
+        if let Ok(appended) = self.lanes.append_stamped(self.now, lane, len, false) {
+            self.records.insert((lane.0, appended.number), (0, None));
             self.last_append = self.now;
         }
         Ok(())
@@ -529,7 +534,7 @@ impl Rig {
                 break;
             }
         }
-        assert!(self.lanes.pool.in_use() <= self.memory);
+        assert!(self.lanes.records.in_use() <= self.memory);
         assert!(self.cluster.topics.len() <= 1, "topics nobody wants");
     }
 
@@ -625,17 +630,14 @@ impl Rig {
             assert!(batch.crc_ok(), "a batch with a wrong checksum");
             for record in batch.records() {
                 let value = record.expect("a record").value.expect("a value");
-                let (stamp, _) = value.split_first_chunk::<STAMP_LEN>().expect("a stamp");
-                let number = |at: usize| {
-                    u64::from_be_bytes(stamp[at..at + 8].try_into().expect("eight bytes"))
-                };
-                let lane = u32::try_from(number(0)).expect("a lane");
+                let (lane, number) = numbering::read(value).expect("a stamp");
+                let lane = u32::try_from(lane).expect("a lane");
                 assert_eq!(
                     lane.cast_signed(),
                     partition.partition,
                     "a record of another lane"
                 );
-                let record = self.records.get_mut(&(lane, number(8))).expect("appended");
+                let record = self.records.get_mut(&(lane, number)).expect("appended");
                 assert!(record.1.is_none(), "sent after it had its outcome");
                 record.0 += 1;
             }
@@ -644,8 +646,8 @@ impl Rig {
 
     fn take_settled(&mut self) {
         while let Some(settled) = self.dispatcher.poll_settled() {
-            assert_eq!(settled.records as usize, settled.ticket.len());
-            for number in settled.ticket {
+            assert_eq!(u64::from(settled.records), settled.ticket.count);
+            for number in settled.ticket.numbers() {
                 let record = self
                     .records
                     .get_mut(&(settled.lane.0, number))
@@ -709,10 +711,12 @@ impl Rig {
 
     fn publish(&mut self, cluster: Arc<Cluster>) {
         if let Some(topic) = cluster.topics.get(TOPIC) {
-            for partition in self.lanes.len()..topic.partitions.len().min(8) {
-                let id = self.lanes.add();
-                let partition = PartitionId(i32::try_from(partition).expect("few"));
-                self.dispatcher.add_lane(id, &TOPIC.into(), partition);
+            for number in self.lanes.lanes.len()..topic.partitions.len().min(8) {
+                let number = u32::try_from(number).expect("few");
+                let partition = number.cast_signed();
+                let id = self.lanes.add(number, &TOPIC.into(), partition);
+                self.dispatcher
+                    .add_lane(id, &TOPIC.into(), PartitionId(partition));
             }
         }
         self.dispatcher.metadata(self.now, &cluster);
@@ -770,7 +774,7 @@ impl Rig {
         for conn in holding {
             self.released(conn);
         }
-        assert_eq!(self.lanes.pool.in_use(), 0, "memory of records is left");
+        assert_eq!(self.lanes.records.in_use(), 0, "memory of records is left");
         assert_eq!(self.lanes.slabs.in_use(), 0, "memory of requests is left");
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ringpost_core::time::Time;
 use ringpost_memory::Take;
 
+use crate::lanes::Entry;
 use crate::setup::{ms, us};
 
 use super::knobs::Draw;
@@ -92,18 +93,19 @@ impl Run {
         let mut value = std::mem::take(&mut self.value);
         payload.write(len, &mut value);
         let stamped_ms = self.now_ms() + self.wall_ms;
-        let places = &mut self.shards[at.shard].places;
-        let done = places.append(
-            (self.now, stamped_ms),
-            at.id,
-            payload.number,
-            bound,
-            &value,
-            given,
-        );
+        let entry = Entry {
+            timestamp_ms: stamped_ms,
+            value: &value,
+            free: !bound,
+        };
+        let lanes = &mut self.shards[at.shard].lanes;
+        let done = lanes.append(self.now, at.id, entry, given);
         self.value = value;
         match done {
-            Ok(()) => self.history.invoked(&payload),
+            Ok(appended) => {
+                debug_assert_eq!(appended.number, payload.number);
+                self.history.invoked(&payload);
+            }
             Err(full) => {
                 let Some(deadline_ns) = until_ns.filter(|_| self.waiting.len() < WAITING_MAX)
                 else {
@@ -121,7 +123,7 @@ impl Run {
                 self.waiting.insert(number, waiting);
                 self.serve(number);
                 for shard in &mut self.shards {
-                    shard.places.flush_all();
+                    shard.lanes.flush_all();
                 }
             }
         }
@@ -180,7 +182,7 @@ impl Run {
     /// The application waits until all that was begun has its verdict.
     pub(super) fn flush(&mut self) {
         for shard in &mut self.shards {
-            shard.places.flush_all();
+            shard.lanes.flush_all();
         }
         self.flushes.push_back(Flush {
             begun: self.history.begun(),

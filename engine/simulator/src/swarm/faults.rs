@@ -139,9 +139,9 @@ impl Run {
                 let shard = self.chaos.below(self.shards.len());
                 let busy = self.chaos.below(6);
                 let no_slab = self.chaos.below(3);
-                let places = &mut self.shards[shard].places;
-                places.busy = u32::try_from(busy).unwrap_or(0);
-                places.no_slab = u32::try_from(no_slab).unwrap_or(0);
+                let lanes = &mut self.shards[shard].lanes;
+                lanes.busy = u32::try_from(busy).unwrap_or(0);
+                lanes.no_slab = u32::try_from(no_slab).unwrap_or(0);
             }
             Kind::Flush => self.flush(),
             Kind::Cancel => self.cancel_one(),
@@ -272,13 +272,13 @@ impl Run {
         let one = self.chaos.one_in(2);
         let shard = &mut self.shards[number];
         shard.touched = true;
-        let lanes = shard.places.places.len();
+        let lanes = shard.lanes.lanes.len();
         if one && lanes > 0 {
             let lane = LaneId(u32::try_from(self.chaos.below(lanes)).unwrap_or(0));
-            let places = &mut shard.places;
-            shard.dispatcher.purge_lane(self.now, lane, which, places);
+            let held = &mut shard.lanes;
+            shard.dispatcher.purge_lane(self.now, lane, which, held);
         } else {
-            shard.dispatcher.purge(self.now, which, &mut shard.places);
+            shard.dispatcher.purge(self.now, which, &mut shard.lanes);
         }
     }
 

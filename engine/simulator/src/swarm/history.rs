@@ -26,7 +26,7 @@ use ringpost_codec::record_batch::BatchView;
 use ringpost_core::outcome::Verdict;
 
 use super::payload::Payload;
-use super::places::Ticket;
+use crate::lanes::Ticket;
 
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -369,7 +369,8 @@ mod tests {
     use ringpost_core::seal::seal;
 
     use super::*;
-    use crate::lanes::{Squeezer, buffer};
+    use crate::heap::buffer;
+    use crate::squeezer::Squeezer;
 
     /// The first record of lane 0, with this verdict.
     fn history_of(verdict: &Verdict) -> (History, Payload) {

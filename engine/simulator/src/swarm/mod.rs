@@ -23,8 +23,6 @@ pub mod knobs;
 mod network;
 // What a record's value holds.
 pub mod payload;
-// The lanes of a shard.
-pub mod places;
 // Sequences near their end.
 mod priming;
 // A run.

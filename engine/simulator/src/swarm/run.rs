@@ -26,11 +26,11 @@ use super::application::{Flush, Waiting};
 use super::faults::Undo;
 use super::history::{Counts, Fate, History, LaneHistory, Order};
 use super::knobs::{Draw, Kind, Knobs};
-use super::places::{Places, Ticket};
 use super::socket::{Owner, Socket};
 use super::token::{Bank, Ledger, TokenPiece};
 use super::told::{cluster, directory, settings};
 use super::watch::Watch;
+use crate::lanes::{Lanes, Ticket};
 
 /// Where time begins.
 const START: Time = Time(1_000_000_000);
@@ -81,7 +81,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) dispatcher: Dispatcher<Bank, Ticket>,
-    pub(super) places: Places,
+    pub(super) lanes: Lanes<Bank>,
     pub(super) touched: bool,
     /// It does nothing before then.
     pub(super) stalled_until: Time,
@@ -211,12 +211,12 @@ impl Run {
         let compression = Compression::new(knobs.codec, None).expect("every codec is built in");
         let shards = (0..knobs.shards).map(|number| Shard {
             dispatcher: Dispatcher::new(settings.clone(), seed ^ number as u64),
-            places: Places::new(
-                knobs.batch_bytes,
-                compression,
-                bank.clone(),
-                Bank::new(slabs.clone(), heads.clone()),
-            ),
+            lanes: {
+                let slabs = Bank::new(slabs.clone(), heads.clone());
+                let mut lanes = Lanes::new(knobs.batch_bytes, bank.clone(), slabs);
+                lanes.squeezer.compression = compression;
+                lanes
+            },
             touched: true,
             stalled_until: START,
         });
@@ -385,7 +385,7 @@ impl Run {
             if shard.dispatcher.is_contended() {
                 next = next.min(self.now + us(50));
             }
-            if shard.touched || !shard.places.ready.is_empty() {
+            if shard.touched || !shard.lanes.ready.is_empty() {
                 next = next.min(self.now);
             }
         }
@@ -518,18 +518,18 @@ impl Run {
             return false;
         }
         let due = shard.dispatcher.next_deadline() <= now;
-        let wanted = shard.touched || due || !shard.places.ready.is_empty();
+        let wanted = shard.touched || due || !shard.lanes.ready.is_empty();
         if !wanted && !shard.dispatcher.is_contended() {
             return false;
         }
         self.happened += u64::from(due);
         shard.touched = false;
-        for lane in std::mem::take(&mut shard.places.ready) {
+        for lane in std::mem::take(&mut shard.lanes.ready) {
             shard
                 .dispatcher
-                .lane_ready(now, LaneId(lane), &mut shard.places);
+                .lane_ready(now, LaneId(lane), &mut shard.lanes);
         }
-        shard.dispatcher.step(now, &mut shard.places);
+        shard.dispatcher.step(now, &mut shard.lanes);
         shard.dispatcher.invariants(now);
         self.carry_out(number)
     }
@@ -564,8 +564,8 @@ impl Run {
             if count != u64::from(settled.records) {
                 self.is_wrong("a batch came back with another number of records");
             }
-            let places = &self.shards[number].places.places;
-            let (home, end) = (&places[settled.home.index()], &places[settled.lane.index()]);
+            let lanes = &self.shards[number].lanes.lanes;
+            let (home, end) = (&lanes[settled.home.index()], &lanes[settled.lane.index()]);
             let (home, end) = (home.number, end.number);
             if home != lane {
                 self.is_wrong(format!(
@@ -668,12 +668,12 @@ impl Run {
                 self.known.insert((number, partition), global);
                 let index = (number + partition.unsigned_abs() as usize) % self.shards.len();
                 let shard = &mut self.shards[index];
-                let id = shard.places.add(global, name, partition);
+                let id = shard.lanes.add(global, name, partition);
                 shard.dispatcher.add_lane(id, name, PartitionId(partition));
                 if self.priming {
                     let records = self.knobs.first_sequence;
                     // Of many lanes in little memory the last begin at 0.
-                    let is_primed = shard.places.prime(self.now, id, records);
+                    let is_primed = shard.lanes.prime(self.now, id, records);
                     self.primed += usize::from(!is_primed);
                 }
                 self.lanes.push(LaneAt { shard: index, id });
@@ -715,9 +715,9 @@ impl Run {
             }
         }
         for shard in &mut self.shards {
-            shard.places.busy = 0;
-            shard.places.no_slab = 0;
-            shard.places.flush_all();
+            shard.lanes.busy = 0;
+            shard.lanes.no_slab = 0;
+            shard.lanes.flush_all();
         }
         self.wall_ms = 0;
         self.advance_clock();
@@ -879,8 +879,8 @@ impl Run {
         self.closed = true;
         self.wake_up();
         for shard in &mut self.shards {
-            shard.places.busy = 0;
-            shard.dispatcher.abandon(self.now, &mut shard.places);
+            shard.lanes.busy = 0;
+            shard.dispatcher.abandon(self.now, &mut shard.lanes);
             shard.touched = true;
         }
         let settled = |run: &Self| run.history.pending() == 0 && run.waiting.is_empty();

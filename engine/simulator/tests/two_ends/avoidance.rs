@@ -764,7 +764,7 @@ fn v5_a_broker_is_probed_though_its_shard_gets_nothing_by_itself() {
         let lanes = asking(&load);
         assert_eq!(lanes.len(), 1, "{lanes:?}");
         let now = load.world.now;
-        load.world.lanes.append_free(now, LaneId(lanes[0]), 100);
+        load.world.append_free(LaneId(lanes[0]), 100);
         load.world.step(now);
         assert_eq!(asking(&load), [], "one is enough");
         load.world.run_for(ms(100));

@@ -228,7 +228,7 @@ fn b1_a_taken_lock_delays_nothing_but_its_lane_and_forgets_nothing() {
 #[test]
 fn b1_a_record_appended_before_the_dispatcher_knew_its_lane_is_not_forgotten() {
     let mut world = World::warm(Setup::new(1), 1);
-    let id = world.lanes.add("t", 0);
+    let id = world.lanes.add(1, &"t".into(), 0);
     world.append(id.0, 100);
     world.run_for(ms(1));
     assert!(world.lanes.ready.is_empty(), "the news is gone");

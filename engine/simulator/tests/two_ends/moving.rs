@@ -32,7 +32,7 @@ fn a4_v1_a_batch_that_moved_in_keeps_no_older_one_past_its_deadline() {
     let begun = world.now;
     let older = world.append(taken, 100);
     world.run_for(ms(3_000));
-    world.lanes.append_free(world.now, LaneId(left), 100);
+    world.append_free(LaneId(left), 100);
     world.run_for(ms(100));
     world.slow.insert(2, ms(2_000));
     world.stop_node(1);
@@ -63,7 +63,7 @@ fn v1_a_lane_whose_lock_was_taken_is_left_all_the_same() {
     partition.leader_epoch += 1;
     world.dispatcher.metadata(world.now, &cluster);
     world.run_for(ms(10));
-    let (number, ..) = world.lanes.append_free(world.now, LaneId(left), 100);
+    let number = world.append_free(LaneId(left), 100).number;
     // When the mark is seen, in the step, and when it is to be moved.
     world.lanes.busy = 3;
     world.run_for(ms(20));

@@ -13,6 +13,7 @@ use ringpost_core::outcome::Verdict;
 use ringpost_core::settings::Linger;
 
 use ringpost_simulator::found::batches_of;
+use ringpost_simulator::lanes::Lane;
 use ringpost_simulator::setup::{Setup, ms, us};
 use ringpost_simulator::world::{Tamper, World};
 
@@ -318,7 +319,7 @@ fn n9_a_broker_that_stood_still_for_longer_than_the_deadline_is_reached_again() 
     world.resume_node(1);
     let failures = world.dispatcher.counters().connection_failures;
     load(&mut world, 400..500);
-    let appended: Vec<_> = world.lanes.lanes.iter().map(|lane| lane.next).collect();
+    let appended: Vec<_> = world.lanes.lanes.iter().map(Lane::appended).collect();
     load(&mut world, 500..800);
     world.settle(ms(1_000));
     let counters = world.dispatcher.counters();

@@ -297,7 +297,7 @@ fn random_damage_to_answers_settles_every_record_and_breaks_nothing() {
         }
         world.settle(ms(2_500));
         let alive = (0..3).filter(|lane| {
-            let last = world.lanes.lanes[*lane as usize].next - 1;
+            let last = world.lanes.lanes[*lane as usize].appended() - 1;
             world.is_acked(*lane, last)
         });
         assert_eq!(alive.count(), 3);
