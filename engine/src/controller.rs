@@ -320,7 +320,7 @@ mod tests {
     /// A step ends, and with it waits whose time is over, while another thread asks without end.
     #[test]
     fn g2_who_asks_again_and_again_keeps_no_wait_from_ending() {
-        const ASKED_MAX: u32 = 50_000_000;
+        const ASKED_MAX: u32 = u32::MAX;
         let (mut driver, shared, mut controller) = controller();
         // What is done for who waits for memory takes its time with so many lanes.
         let topic = Topic {

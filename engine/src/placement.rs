@@ -97,7 +97,8 @@ mod tests {
     fn two_shards_never_get_the_same_cpu_while_there_are_others() {
         let first = Place::take(&Pin::Auto, 0);
         let second = Place::take(&Pin::Auto, 1);
-        if cpus() > 2 {
+        // Other tests of this process may have them all.
+        if cpus() > 2 && first.cpu.is_some() {
             assert_ne!(first.cpu, second.cpu);
         }
         assert_eq!(Place::take(&Pin::Off, 0).cpu, None);

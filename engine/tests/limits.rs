@@ -24,7 +24,7 @@ fn send_one(bootstrap: &str, driver: DriverChoice) -> String {
         .pin(Pin::Off)
         .memory(64 << 20)
         .topic_timeout(Duration::from_millis(300))
-        .set("delivery_timeout", "300ms")
+        .set("delivery_timeout", "5s")
         .expect("a setting");
     let producer = match builder.build() {
         Ok(producer) => producer,
@@ -48,7 +48,7 @@ fn send_one(bootstrap: &str, driver: DriverChoice) -> String {
     if !report.in_time || stats.memory_in_use > 0 {
         return format!("odd: {report:?}, {} bytes left", stats.memory_in_use);
     }
-    // Turns and tries of half a second with its back-offs; whoever spins makes a hundred times more.
+    // Turns and tries of some seconds with their back-offs; whoever spins makes a hundred times more.
     if total.turns > 5_000 || total.connection_failures > 100 {
         return format!(
             "busy: {} turns, {} failures",
@@ -98,7 +98,7 @@ fn build_and_drop(driver: DriverChoice) -> String {
     };
     // A thread that was waited for is counted until the kernel is through with it, which nothing tells.
     let mut after = holdings();
-    for _ in 0..10_000 {
+    for _ in 0..200_000 {
         if before == after {
             return format!("not built: {error}");
         }
@@ -132,6 +132,10 @@ fn refuse_in_turn(bootstrap: &str, driver: DriverChoice) -> String {
             .pin(Pin::Off)
             .memory(64 << 20)
             .shards(Shards::Count(1))
+            // Nobody but the shard asks for a descriptor meanwhile, or lets go of one.
+            .set("retry_backoff_max", "30s")
+            .and_then(|b| b.set("retry_backoff", "30s"))
+            .expect("settings")
             .build()
             .expect("a producer");
         let topic = producer.topic_blocking("limits").expect("it is there");

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringpost::{DriverChoice, PartitionId, Producer, Record, TopicError, TrySendError};
-use ringpost_broker::{ApiKey, ErrorCode, Versions};
+use ringpost_broker::{ApiKey, ErrorCode, Server, Versions};
 
 use crate::support::*;
 
@@ -44,9 +44,7 @@ fn server_that(answer: impl Fn(TcpStream) + Send + 'static) -> String {
 }
 
 fn nobody_listens(driver: DriverChoice) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("bound").to_string();
-    drop(listener);
+    let address = NOBODY.to_owned();
     let error = refused(&address, driver);
     let text = error.to_string();
     assert!(matches!(error, TopicError::NoBroker { .. }), "{text}");
@@ -72,9 +70,7 @@ fn every_address_is_named(driver: DriverChoice) {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
     });
     let closes = server_that(drop);
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let nobody = listener.local_addr().expect("bound").to_string();
-    drop(listener);
+    let nobody = NOBODY.to_owned();
     let text = refused(format!("{nobody},{garbage},{closes}"), driver).to_string();
     for address in [nobody, garbage, closes] {
         assert!(text.contains(&address), "{address} in {text}");
@@ -121,7 +117,12 @@ fn a_broker_too_old(driver: DriverChoice) {
     let server = broker_with(|broker| {
         broker.versions = Versions::default().without(ApiKey::InitProducerId);
     });
-    let error = refused(server.bootstrap(), driver);
+    // Not the impatient one: these brokers do answer.
+    let too_old = |server: &Server| {
+        let producer = producer(server, driver);
+        in_time(move || producer.topic_blocking("topic").expect_err("it is too old"))
+    };
+    let error = too_old(&server);
     let text = error.to_string();
     assert!(matches!(error, TopicError::Unsupported { .. }), "{text}");
     assert!(text.contains(&server.bootstrap()), "{text}");
@@ -135,7 +136,7 @@ fn a_broker_too_old(driver: DriverChoice) {
     let old = broker_with(|broker| {
         broker.versions = Versions::default().with(ApiKey::Produce, 0, 2);
     });
-    let text = refused(old.bootstrap(), driver).to_string();
+    let text = too_old(&old).to_string();
     assert!(
         text.contains(&old.bootstrap()) && text.contains("Produce"),
         "{text}"
@@ -145,7 +146,12 @@ fn a_broker_too_old(driver: DriverChoice) {
 /// Unknown, with what to do; found once it is there; not made where we do not want it.
 fn m2_a_topic_nobody_knows(driver: DriverChoice) {
     let server = broker_with(|broker| broker.auto_create = false);
-    let producer = impatient(server.bootstrap(), driver);
+    let producer = builder(&server, driver)
+        .set("topic_timeout", "100ms")
+        .and_then(|b| b.set("retry_backoff", "10ms"))
+        .expect("settings")
+        .build()
+        .expect("a producer");
     let error = producer.topic_blocking("unknown").expect_err("not there");
     let text = error.to_string();
     assert!(matches!(error, TopicError::Unknown { .. }), "{text}");
@@ -157,7 +163,7 @@ fn m2_a_topic_nobody_knows(driver: DriverChoice) {
     server
         .with(|broker| broker.create_topic("unknown", 1))
         .expect("a new topic");
-    producer.topic_blocking("unknown").expect("it is there");
+    until("it is there", || producer.topic_blocking("unknown").is_ok());
     // Ours may be the one that does not want it made.
     let willing = broker();
     let shy = builder(&willing, driver)
@@ -173,7 +179,7 @@ fn m2_a_topic_nobody_knows(driver: DriverChoice) {
 /// INVALID_TOPIC_EXCEPTION in time for each name, and others are not bothered.
 fn m3_a_name_no_topic_can_have(driver: DriverChoice) {
     let server = broker();
-    let producer = impatient(server.bootstrap(), driver);
+    let producer = producer(&server, driver);
     for name in ["no/slash", "..", &"x".repeat(250), "", &"y".repeat(40_000)] {
         let error = in_time({
             let (producer, name) = (producer.clone(), name.to_owned());

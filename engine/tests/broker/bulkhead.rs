@@ -39,7 +39,13 @@ fn with_a_dead_broker(driver: DriverChoice, change: impl FnOnce(Builder) -> Buil
     let settings = builder(&server, driver)
         .memory(MEMORY)
         .set("metadata_max_age", "1s")
-        .expect("a setting");
+        // Whoever is kept waiting by a busy machine is neither dead nor slow.
+        .and_then(|b| b.set("health.stall", "60s"))
+        .and_then(|b| b.set("health.slow_floor", "60s"))
+        // While the dead one is tried again it is not known to be dead.
+        .and_then(|b| b.set("reconnect_backoff_max", "2s"))
+        .and_then(|b| b.set("reconnect_backoff", "2s"))
+        .expect("settings");
     let producer = change(settings).build().expect("a producer");
     let topic = producer.topic_blocking("walled").expect("it is there");
     producer.warm_up_blocking(&["walled"]).expect("in time");

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -146,15 +145,9 @@ fn c1_c2_many_threads_close_and_send(driver: DriverChoice) {
     assert!(report.is_clean());
 }
 
-/// A port that nobody listens on any more.
-fn nowhere() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").to_string()
-}
-
 /// Close is back in time, and the thread that waits for a topic gets an error.
 fn c1_close_without_a_broker_ends_at_once(driver: DriverChoice) {
-    let producer = builder_at(nowhere(), driver).build().expect("a producer");
+    let producer = builder_at(NOBODY, driver).build().expect("a producer");
     let asking = {
         let producer = producer.clone();
         thread::spawn(move || producer.topic_blocking("closing").map(drop))
@@ -456,7 +449,9 @@ fn a_value_whose_owner_panics_takes_nobody_along(driver: DriverChoice) {
     until("both are let go of", || {
         producer.stats().callback_panics == 2
     });
-    ack(topic.try_send(Record::value(b"x")).expect("room"));
+    let last = topic.try_send(Record::value(b"x")).expect("room");
+    producer.flush_blocking(PATIENCE).expect("in time");
+    ack(last);
     let closed = producer.close(PATIENCE);
     assert!(closed.in_time);
     assert_eq!((closed.records_acked, closed.records_unknown), (3, 0));
@@ -532,11 +527,14 @@ fn c1_close_called_by_a_waker_of_a_shard(driver: DriverChoice) {
 /// without a panic, and another close finds all threads ended.
 fn c1_close_called_by_a_waker_of_the_controller(driver: DriverChoice) {
     let server = broker();
+    // It answers once the waker is in its place.
+    server.pause_node(1, true);
     let producer = producer(&server, driver);
     let (waker, told) = closing_waker(&producer);
     let mut asking = Box::pin(producer.topic("closing"));
     let polled = asking.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending(), "it asks a broker first");
+    server.pause_node(1, false);
     let (flushed, _) = receive(&told);
     assert!(flushed, "nothing was sent");
     drop(asking);

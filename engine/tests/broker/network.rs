@@ -137,8 +137,15 @@ fn n2_n3_blackholes_cost_a_request_timeout_each(driver: DriverChoice) {
         Proxy::start(server.addr(), &rules)
     });
     route.meet_all_rules();
-    let stats = route.finish();
-    assert_eq!(stats.total().connection_failures, 3);
+    route.producer.flush_blocking(PATIENCE).expect("in time");
+    // Each costs its connection. A slow machine may cost others, each of which is made anew once.
+    let failures = route.producer.stats().total().connection_failures;
+    let connections = route.proxy.connections() as u64;
+    assert!(
+        (3..connections).contains(&failures),
+        "{failures} of {connections}"
+    );
+    route.finish();
 }
 
 /// Fragments of one byte both ways: 300 records acked over one connection, without a failure.

@@ -137,7 +137,8 @@ impl Connection<'_> {
                 let clones = [self.down, self.up].map(|stream| stream.try_clone().expect("a copy"));
                 shared.stuck.lock().expect("no panic").extend(clones);
             }
-            let _ = self.up.shutdown(Shutdown::Both);
+            // The broker ends it, once it is through with all that came.
+            let _ = self.up.shutdown(Shutdown::Write);
             answers.join().expect("no panic");
             end
         });

@@ -18,6 +18,9 @@ use ringpost_codec::record_batch::{BatchHeader, BatchView, Records};
 /// that would hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where nobody listens: a port that is never given out by itself.
+pub(crate) const NOBODY: &str = "127.0.0.1:1";
+
 /// Makes a test of each function for each driver.
 macro_rules! for_both_drivers {
     ($($name:ident),* $(,)?) => {
@@ -143,11 +146,15 @@ pub(crate) fn in_time<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'stati
 
 /// Gives the processor away until `done`; fails after so many times that it can only be a hang.
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..50_000_000_u64 {
+    for look in 0..160_000_u32 {
         if done() {
             return;
         }
-        thread::yield_now();
+        if look < 100_000 {
+            thread::yield_now();
+        } else {
+            thread::park_timeout(Duration::from_millis(1));
+        }
     }
     panic!("never: {what}");
 }
