@@ -373,7 +373,7 @@ mod tests {
             "answers",
         ]
         .map(|name| Fault::of(name).unwrap());
-        let steps = plan(2, 120, 3, &kinds);
+        let steps = plan(20, 120, 3, &kinds);
         for kind in kinds {
             assert!(
                 steps.iter().any(|step| step.fault == kind),

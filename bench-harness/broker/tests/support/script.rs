@@ -718,7 +718,7 @@ pub(crate) fn scripts() -> Vec<Script> {
                 Begin(batch(1, 2).timeout_ms(500)),
                 End(A, written(1).code(E::REQUEST_TIMED_OUT)),
                 ProduceSince37(
-                    batch(1, 2).timeout_ms(4_000),
+                    batch(1, 2).timeout_ms(20_000),
                     written(1)
                         .code(E::NOT_ENOUGH_REPLICAS_AFTER_APPEND)
                         .stamped(),
