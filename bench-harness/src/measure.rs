@@ -44,8 +44,9 @@ use crate::usage::{Machine, Process};
 /// How long accepted records get to settle after the window, and after an interrupt.
 const DRAIN: Duration = Duration::from_secs(30);
 const DRAIN_INTERRUPTED: Duration = Duration::from_secs(5);
-/// How long the broker gets to read what was sent without asking for an answer.
-const UNANSWERED: Duration = Duration::from_secs(2);
+/// How long the broker gets to read what was sent without asking for an answer: what it has not read
+/// by then counts as lost, so this outlasts a machine that stands still. It ends with the last record.
+const UNANSWERED: Duration = Duration::from_secs(10);
 
 /// Everything that was measured.
 #[derive(Debug)]

@@ -91,8 +91,15 @@ impl Kept {
         }
     }
 
-    /// Adds an interval; whether neighbours were merged to make room for the next ones.
+    /// Adds an interval, or one without length to the one before it; whether neighbours were merged to
+    /// make room for the next ones.
     fn push(&mut self, interval: Interval) -> bool {
+        if interval.length.is_zero()
+            && let Some(before) = self.intervals.pop()
+        {
+            self.intervals.push(before.and(interval));
+            return false;
+        }
         self.blocks.pop();
         self.intervals.push(interval);
         if self.intervals.len() < self.max {
@@ -180,7 +187,10 @@ impl Series {
             (self.tick_ns, self.tick_good) = (now_ns, good);
         }
         let length = now_ns.saturating_sub(self.interval_ns);
-        if length >= self.interval_length_ns || (last && length > 0) {
+        // Counted records end with the last one's stamp. An interval that ended behind that, before the
+        // record was counted, leaves some for an end without any length.
+        let left = length > 0 || good > self.interval_good;
+        if length >= self.interval_length_ns || (last && left) {
             self.end_interval(run, client, now_ns, good);
         }
     }
@@ -216,7 +226,7 @@ impl Series {
         let cpu_s = Process::now().cpu_s();
         let coarser = self.kept.push(Interval {
             start: Duration::from_nanos(self.interval_ns - self.start_ns),
-            length: Duration::from_nanos(now_ns - self.interval_ns),
+            length: Duration::from_nanos(now_ns.saturating_sub(self.interval_ns)),
             acked: good - self.interval_good,
             cpu_s: cpu_s - self.interval_cpu_s,
             rss_bytes: usage::rss_bytes(),
@@ -302,6 +312,27 @@ mod tests {
         assert!((cpu - 100.0).abs() < 1e-6);
         let peak = kept.intervals.iter().filter_map(|one| one.rss_bytes).max();
         assert_eq!(peak, Some(199), "the most memory is still seen");
+    }
+
+    #[test]
+    fn what_settled_at_the_end_of_an_interval_is_its_own() {
+        let mut times = latencies();
+        times.saturating_record_n(1_000_000, 3);
+        let mut kept = Kept::new(16, 16);
+        kept.push(interval(7, Sparse::of(&times)));
+        let rest = Interval {
+            start: Duration::from_secs(8),
+            length: Duration::ZERO,
+            ..interval(5, Sparse::of(&times))
+        };
+        kept.push(rest);
+        assert_eq!(kept.intervals.len(), 1);
+        let whole = &kept.intervals[0];
+        assert_eq!((whole.start.as_secs(), whole.length.as_secs()), (7, 1));
+        assert_eq!(whole.acked, 12);
+        let mut sum = latencies();
+        whole.response.add_to(&mut sum);
+        assert_eq!(sum.len(), 6);
     }
 
     #[test]

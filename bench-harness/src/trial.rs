@@ -16,6 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::plan::Plan;
 use crate::recorded;
 use crate::report::document::RunJson;
+use crate::report::{folder, lock};
 use crate::scenario::to_flags;
 
 /// What became of a run.
@@ -87,9 +88,16 @@ fn start(plan: &Plan, out: Option<&Path>) -> io::Result<Child> {
         .stderr(Stdio::piped())
         // A Ctrl-C at the terminal goes to the whole group: it is passed on from here.
         .process_group(0);
-    if let Some(out) = out {
-        command.arg("--out").arg(out);
-    }
+    // Not for the run to claim: should this process die before the run has come that far, the next
+    // sweep would find the folder free, and start another.
+    let _lent = out
+        .map(|out| {
+            command.arg("--out").arg(out);
+            let refused = |error| io::Error::other(format!("--out: {}: {error}", out.display()));
+            folder::prepare(out).map_err(refused)?;
+            lock::lend(out).map_err(refused)
+        })
+        .transpose()?;
     command.spawn()
 }
 

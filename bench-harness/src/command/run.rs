@@ -123,8 +123,11 @@ pub fn read_plan(draft: Draft, matches: &ArgMatches) -> Result<Plan, Failure> {
 /// Measures and tells.
 pub fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let plan = read_plan(Draft::default(), matches)?;
+    let attended = matches.get_flag("attended");
     // Held until the end.
     let _lock = match &plan.out {
+        // Whoever started this has lent it the folder.
+        Some(_) if attended => None,
         Some(folder) => {
             let refused = |error| Failure::output(format!("--out: {}: {error}", folder.display()));
             folder::prepare(folder).map_err(refused)?;
@@ -133,7 +136,7 @@ pub fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         None => None,
     };
     let interrupt = Interrupt::install();
-    if matches.get_flag("attended") {
+    if attended {
         interrupt.when_stdin_ends();
     }
     let measured = measure(plan, &interrupt)?;

@@ -5,6 +5,8 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
 /// Claims the folder until the lock is dropped.
 ///
 /// # Errors
@@ -17,6 +19,17 @@ pub fn lock(folder: &Path) -> io::Result<File> {
         // A file system without locks is no reason not to write.
         Err(TryLockError::Error(_)) => Ok(lock),
     }
+}
+
+/// Claims the folder for the program that is started while the lock is held: that inherits it, and holds
+/// it until it ends, whatever becomes of this process by then.
+///
+/// # Errors
+/// As [`lock`].
+pub fn lend(folder: &Path) -> io::Result<File> {
+    let lock = lock(folder)?;
+    fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(lock)
 }
 
 /// Waits until nobody writes to the folder; at once when it is not there.

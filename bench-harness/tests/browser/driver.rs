@@ -3,8 +3,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -18,19 +20,33 @@ pub(crate) const END: char = '\u{e010}';
 pub(crate) const HOME: char = '\u{e011}';
 pub(crate) const SPACE: char = ' ';
 
+/// How long an answer may take: longer than any page needs on a busy machine, and not forever.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Browsers of this process so far.
+static OPENED: AtomicUsize = AtomicUsize::new(0);
+
 /// A browser with one page open. Ends with this value.
 pub(crate) struct Browser {
     driver: Child,
     port: u16,
     session: String,
     page: String,
+    /// Its temporary files, which it does not remove.
+    folder: PathBuf,
 }
 
 impl Browser {
     /// Opens `page` in a window of `width` × 1000 pixels, for somebody who likes it `theme`.
     pub(crate) fn open(page: &Path, width: u32, theme: &str) -> Self {
+        let number = OPENED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ringpost-browser-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder for the browser");
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            // There it makes the profile; one named to it would begin with the page for new tabs.
+            .env("TMPDIR", &folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -49,6 +65,7 @@ impl Browser {
             port,
             session: String::new(),
             page: String::new(),
+            folder,
         };
         let session = browser.call(
             "POST",
@@ -80,12 +97,21 @@ impl Browser {
     pub(crate) fn width(&self, width: u32) {
         let size = json!({"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", &size);
+        self.until(&format!("window.innerWidth === {width}"));
     }
 
     /// What the system tells pages about `prefers-color-scheme`.
     pub(crate) fn prefers(&self, theme: &str) {
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": theme}]});
         self.devtools("Emulation.setEmulatedMedia", &media);
+        self.until(&format!(
+            "matchMedia('(prefers-color-scheme: {theme})').matches"
+        ));
+    }
+
+    /// Waits until the page has heard of it: what is said to the browser comes there a moment later.
+    fn until(&self, expression: &str) {
+        while self.eval(expression) != Value::Bool(true) {}
     }
 
     /// What `return …` gives in the page, once it has been painted anew.
@@ -245,6 +271,7 @@ impl Browser {
 
     fn exchange(&self, method: &str, path: &str, body: &str) -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         let length = body.len();
         write!(
             stream,
@@ -290,5 +317,6 @@ impl Drop for Browser {
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

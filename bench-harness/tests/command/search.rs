@@ -1,22 +1,15 @@
 //! `peak` and `slo`.
 
-use std::net::TcpListener;
 use std::process::Output;
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
-use crate::support::{Running, code, document, is_gone, number, run, text};
+use crate::support::{Running, code, document, is_gone, nobody, number, run, text};
 
-/// Probes as short as they can be and still tell something, at most so many.
-const QUICK: [&str; 6] = [
-    "--duration",
-    "300ms",
-    "--warmup",
-    "100ms",
-    "--format",
-    "json",
-];
+/// Probes as short as they can be and still tell something, also on a busy machine: without an ack in
+/// its window, the run that finds the peak has failed.
+const QUICK: [&str; 6] = ["--duration", "1s", "--warmup", "100ms", "--format", "json"];
 
 #[test]
 fn peak_finds_a_rate_or_says_that_it_did_not() {
@@ -29,7 +22,9 @@ fn peak_finds_a_rate_or_says_that_it_did_not() {
     assert!(number(&document, "/closed_loop_records_per_s") > 0.0);
     for probe in probes {
         assert!(number(probe, "/rate") > 0.0);
-        assert!(number(probe, "/response_us/p99") > 0.0);
+        // On a machine that stood still nothing may have been acked in the window.
+        let timed = || number(probe, "/response_us/p99") > 0.0;
+        assert!(number(probe, "/acked_records") == 0.0 || timed());
     }
     consistent(&output);
     let told = text(&output.stderr);
@@ -155,9 +150,7 @@ fn what_makes_no_sense_is_refused() {
 
 #[test]
 fn a_broker_that_is_not_there_ends_the_search() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    drop(listener);
+    let (_taken, address) = nobody();
     let output = run(&[&["peak", "--brokers", &address], &QUICK[..]].concat());
     assert_eq!(code(&output), Some(4), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains(&address));

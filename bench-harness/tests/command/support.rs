@@ -1,11 +1,13 @@
 //! What all tests of the program share.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::Read;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use nix::unistd::Pid;
+use ringpost_broker::{Server, ServerConfig};
 use serde_json::Value;
 
 /// The program with `arguments`, its output kept.
@@ -103,11 +105,23 @@ impl Running {
             .collect()
     }
 
-    /// Reads stderr up to a line that contains `what`.
-    pub(crate) fn until(&mut self, what: &str) {
-        let mut lines = BufReader::new(self.0.stderr.as_mut().expect("piped")).lines();
-        let found = lines.any(|line| line.expect("text").contains(what));
-        assert!(found, "it never said `{what}`");
+    /// Reads stderr up to a line that contains `what`; what was said by then. What comes behind that
+    /// line is left to be read: nothing is buffered here.
+    pub(crate) fn until(&mut self, what: &str) -> String {
+        let stderr = self.0.stderr.as_mut().expect("piped");
+        let (mut said, mut line) = (Vec::new(), Vec::new());
+        let mut byte = [0];
+        while stderr.read(&mut byte).expect("readable") > 0 {
+            line.extend(byte);
+            if byte == *b"\n" {
+                let found = text(&line).contains(what);
+                said.append(&mut line);
+                if found {
+                    return text(&said);
+                }
+            }
+        }
+        panic!("it never said `{what}`: {}", text(&said));
     }
 
     /// Its output, once it has ended.
@@ -132,6 +146,22 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// An address that refuses connections while the listener lives: that has the port on another address
+/// of the loopback, so that no test beside this one is given it.
+pub(crate) fn nobody() -> (TcpListener, String) {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    (taken, format!("127.0.0.2:{port}"))
+}
+
+/// A broker of this process, with a topic `t` of one partition.
+pub(crate) fn broker() -> Server {
+    let server = Server::start(ServerConfig::default()).expect("a port");
+    let made = server.with(|broker| broker.create_topic("t", 1).is_ok());
+    assert!(made);
+    server
 }
 
 /// Whether the process is gone, or only waits for somebody to take note.

@@ -1,7 +1,6 @@
 //! `sweep`: its folders, its exit codes, and what it does when it is not left alone.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
@@ -9,7 +8,7 @@ use ringpost_bench::recorded::Recorded;
 use ringpost_bench::report::lock;
 use serde_json::Value;
 
-use crate::support::{Folder, Running, bench, code, document, run, text};
+use crate::support::{Folder, Running, bench, broker, code, document, nobody, run, text};
 
 /// A scenario whose runs are as short as they can be, with `rest` after its settings.
 fn scenario(folder: &Folder, rest: &str) -> String {
@@ -93,30 +92,47 @@ fn a_sweep_writes_a_results_folder_for_each_cell_and_runs_none_of_them_twice() {
 fn a_killed_sweep_goes_on_where_it_was() {
     let folder = Folder::new("sweep-killed");
     let out = folder.path("out");
-    let file = whole_scenario(
-        &folder,
-        "engine = 'null'\nwarmup = '20ms'\nduration = '400ms'\n[sweep]\nacks = [1, 0, 'all']\n",
-    );
+    let server = broker();
+    let address = server.bootstrap();
+    let brokers = format!("[sweep]\nbrokers = ['embedded', '{address}']\nacks = [1, 'all']\n");
+    let file = scenario(&folder, &format!("topic = 't'\n{brokers}"));
     let arguments = ["sweep", &file, "--out", &out];
+    let name = address.replace(':', "_");
+    let [second, third] = ["1", "all"].map(|acks| format!("{name}-{acks}"));
+    let cells = ["embedded-1", "embedded-all", &second, &third];
+    // The third run does not get beyond its first request.
+    server.pause_node(1, true);
     let mut sweep = Running::start(&arguments);
-    sweep.until("[2/3] 0: started");
+    sweep.until(&format!("[3/4] {}: started", cells[2]));
+    while sweep.children().is_empty() {
+        std::thread::yield_now();
+    }
     kill(sweep.pid(), Signal::SIGKILL).expect("signalled");
     drop(sweep);
-    assert_eq!(progress(&out), ["finished", "running", "planned"]);
-    let first = format!("{out}/1/run.json");
+    assert_eq!(
+        progress(&out),
+        ["finished", "finished", "running", "planned"]
+    );
+    let cell = |name: &str| format!("{out}/{name}");
+    // It outlives its sweep, and its folder is its own from the start: nobody else writes there.
+    let taken = lock::lock(cell(cells[2]).as_ref()).expect_err("the run's");
+    assert!(taken.to_string().contains("another process"), "{taken}");
+    let first = format!("{}/run.json", cell(cells[0]));
     let before = identity(&first);
 
+    server.pause_node(1, false);
     let output = run(&arguments);
     assert_eq!(code(&output), Some(0), "{}", text(&output.stderr));
     let told = text(&output.stderr);
-    assert!(told.contains("1 of 3 runs are there already"), "{told}");
-    assert!(!told.contains("[1/3]"), "{told}");
+    assert!(told.contains("2 of 4 runs are there already"), "{told}");
+    assert!(!told.contains("[1/4]") && !told.contains("[2/4]"), "{told}");
     assert_eq!(identity(&first), before);
-    assert_eq!(progress(&out), ["finished"; 3]);
-    for cell in ["0", "all"] {
-        let recorded = Recorded::open(format!("{out}/{cell}").as_ref()).expect("a result");
-        assert!(!recorded.document.interrupted, "{cell}");
+    assert_eq!(progress(&out), ["finished"; 4]);
+    for name in cells {
+        let recorded = Recorded::open(cell(name).as_ref()).expect("a result");
+        assert!(!recorded.document.interrupted, "{name}");
     }
+    server.shutdown();
 }
 
 #[test]
@@ -179,9 +195,7 @@ fn an_interrupted_cell_counts_as_not_run() {
 fn a_cell_that_fails_does_not_keep_the_others_from_running() {
     let folder = Folder::new("sweep-fails");
     let out = folder.path("out");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    drop(listener);
+    let (_taken, address) = nobody();
     let file = scenario(
         &folder,
         &format!("[sweep]\nbrokers = ['{address}', 'embedded']\n"),

@@ -130,6 +130,15 @@ impl Proxy {
         })
     }
 
+    /// What faults did to a route so far, counted from 1, without clearing it.
+    #[must_use]
+    pub fn did(&self, node: usize) -> Effects {
+        self.nodes
+            .get(node - 1)
+            .map(|node| node.toxics().did)
+            .unwrap_or_default()
+    }
+
     /// Does what a line says. See [`toxics`]. Of what it cleared it returns what that had done.
     ///
     /// # Errors
