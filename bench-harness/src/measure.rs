@@ -434,7 +434,7 @@ impl Conductor<'_> {
             Ended::Complete => self.watch(end_ns, Some(&mut series), "measuring"),
             other => other,
         };
-        let end = self.edge_closing();
+        let end = self.edge_closing(start.now_ns);
         series.tick(run, self.client, end.now_ns, end.settled.good(), true);
         let (offered, unsent) = self.offered(phase, &start, &end);
         Window {
@@ -516,7 +516,7 @@ impl Conductor<'_> {
     }
 
     /// The same, the slow readings last; closes the window.
-    fn edge_closing(&mut self) -> Edge {
+    fn edge_closing(&mut self, start_ns: u64) -> Edge {
         let run = self.run;
         let mut now_ns = run.clock.now();
         let seen = run.turn(false);
@@ -525,10 +525,11 @@ impl Conductor<'_> {
         let process = Process::now();
         let allocations = allocations::so_far();
         let counters = self.client.counters();
-        // Counted records end with the last one, not with our noticing it.
+        // Counted records end with the last one, not with our noticing it. One before the window is of
+        // the warm-up: none has settled since.
         if run.plan.records.is_some()
             && let Some(last) = run.settled.iter().map(|tally| tally.last_ns()).max()
-            && last > 0
+            && last > start_ns
         {
             now_ns = now_ns.min(last);
         }

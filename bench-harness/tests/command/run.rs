@@ -802,6 +802,20 @@ fn an_interrupt_ends_the_window_and_prints_what_was_measured() {
     assert!(is_gone(children[0]), "the broker outlived its run");
 }
 
+/// Its end is not that of the warm-up's last record.
+#[test]
+fn an_interrupt_before_any_counted_record_has_settled_ends_a_window_too() {
+    let slow = ["--broker-delay", "1s", "--rate", "20", "--warmup", "1s"];
+    let small = ["run", "--records", "500", "--format", "json"];
+    let mut running = Running::start(&[&small[..], &slow].concat());
+    running.until("measuring");
+    kill(running.pid(), Signal::SIGINT).expect("signalled");
+    let document = document(&running.wait());
+    assert_eq!(document["interrupted"], Value::Bool(true));
+    let elapsed_s = number(&document, "/elapsed_s");
+    assert!((0.0..3_600.0).contains(&elapsed_s), "{elapsed_s}");
+}
+
 #[test]
 fn an_interrupt_while_the_peak_is_looked_for_is_one_like_any_other() {
     let folder = Folder::new("interrupted-peak");

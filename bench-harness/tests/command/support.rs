@@ -109,16 +109,14 @@ impl Running {
     /// line is left to be read: nothing is buffered here.
     pub(crate) fn until(&mut self, what: &str) -> String {
         let stderr = self.0.stderr.as_mut().expect("piped");
-        let (mut said, mut line) = (Vec::new(), Vec::new());
-        let mut byte = [0];
+        let (mut said, mut start, mut byte) = (Vec::new(), 0, [0]);
         while stderr.read(&mut byte).expect("readable") > 0 {
-            line.extend(byte);
+            said.extend(byte);
             if byte == *b"\n" {
-                let found = text(&line).contains(what);
-                said.append(&mut line);
-                if found {
+                if text(&said[start..]).contains(what) {
                     return text(&said);
                 }
+                start = said.len();
             }
         }
         panic!("it never said `{what}`: {}", text(&said));
