@@ -430,7 +430,7 @@ fn g2_a_callback_gets_memory_while_reports_wait(driver: DriverChoice) {
         .bulkhead(100)
         .set("batch_bytes", "16KiB")
         .expect("a setting")
-        .set("delivery_timeout", "2s")
+        .set("delivery_timeout", "5s")
         .expect("a setting")
         .max_block(PATIENCE)
         .on_undelivered({
@@ -454,6 +454,7 @@ fn g2_a_callback_gets_memory_while_reports_wait(driver: DriverChoice) {
     while topic.post(Record::value(&small).partition(dead)).is_ok() {}
     assert_eq!(receive(&reported), Ok(()));
     producer.flush_blocking(PATIENCE).expect("in time");
+    assert_eq!(producer.settled().acked, 1);
 }
 
 for_both_drivers!(

@@ -133,19 +133,11 @@ fn n2_a_half_closed_connection_is_left(driver: DriverChoice) {
 /// half-open connection): each costs one request timeout, and every record is stored once.
 fn n2_n3_blackholes_cost_a_request_timeout_each(driver: DriverChoice) {
     let rules = [Rule::ToNobody, Rule::FromNobody, Rule::Stuck];
-    let mut route = Route::through(driver, "100ms", |server| {
-        Proxy::start(server.addr(), &rules)
-    });
+    // So long that nobody on the way is taken for a blackhole because it waits for a processor.
+    let mut route = Route::through(driver, "2s", |server| Proxy::start(server.addr(), &rules));
     route.meet_all_rules();
-    route.producer.flush_blocking(PATIENCE).expect("in time");
-    // Each costs its connection. A slow machine may cost others, each of which is made anew once.
-    let failures = route.producer.stats().total().connection_failures;
-    let connections = route.proxy.connections() as u64;
-    assert!(
-        (3..connections).contains(&failures),
-        "{failures} of {connections}"
-    );
-    route.finish();
+    let stats = route.finish();
+    assert_eq!(stats.total().connection_failures, 3);
 }
 
 /// Fragments of one byte both ways: 300 records acked over one connection, without a failure.
